@@ -1,0 +1,1 @@
+"""Arena: adversarial machine learning as a game."""

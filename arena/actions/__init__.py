@@ -1,0 +1,1 @@
+"""What players may do: a space a file."""

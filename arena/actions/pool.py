@@ -1,0 +1,42 @@
+"""An attacker who sends inputs from a pool, each as often as it likes ("test set attack" [F4])."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.core import ActionSpace, Labelled
+
+
+@dataclass(frozen=True)
+class Pool(ActionSpace):
+    """Any of the given inputs, unmodified, in place of any other: not independent, not perturbed.
+
+    The true label of what is sent is that of the input it is.
+    """
+
+    def _where(self, given: Tensor, output: Tensor) -> Tensor:
+        """The index of each output [B] among the given, -1 if it is none of them."""
+        both = torch.cat([given, output]).flatten(1)
+        _, kind = torch.unique(both, dim=0, return_inverse=True)
+        first = torch.full((int(kind.max()) + 1,), -1, device=given.device)
+        order = torch.arange(len(given) - 1, -1, -1, device=given.device)
+        first[kind[order]] = order
+        return first[kind[len(given) :]]
+
+    def contains(self, given: Tensor, output: Tensor) -> Tensor:
+        """Whether each output is, bit for bit, one of the given inputs; bool [B]."""
+        return self._where(given, output) >= 0
+
+    def truth(self, given: Labelled, output: Tensor) -> Tensor:
+        """The labels [B] of the inputs that were sent."""
+        return given.y[self._where(given.x, output)]
+
+    def sample(self, given: Tensor, key: Tensor) -> Tensor:
+        """For each, one of the given inputs, uniformly."""
+        return given[chance.integers(key, len(given))]
+
+    def explain(self, given: Tensor, output: Tensor) -> str:
+        """Says what the pool is."""
+        return "it is none of the inputs of the dealt batch"

@@ -1,0 +1,1 @@
+"""Attackers' strategies, one a file."""

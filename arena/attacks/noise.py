@@ -1,0 +1,17 @@
+"""Random noise: a uniformly drawn legal input, asking nothing of anybody."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from arena.core import Strategy, Turn
+
+
+@dataclass(frozen=True)
+class Noise(Strategy):
+    """The control of every attack: what the action space alone does, without search."""
+
+    def respond(self, turn: Turn) -> Tensor:
+        """A random move [B, ...] of the space."""
+        moves: Tensor = turn.player.actions.sample(turn.data.x, turn.keys)
+        return moves

@@ -1,0 +1,45 @@
+"""The "test set attack" [F4]: find one mistake, and send it again and again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena.core import Player, Strategy, Turn
+from arena.knowledge import INVALID, LabelView, View
+
+
+@dataclass(frozen=True)
+class Replay(Strategy):
+    """Probes its own inputs, one query each, and sends the one that costs it least, every time.
+
+    Needs actions=pool: what is sent keeps its own true label, and is no perturbation. Where no
+    input is a mistake, or the budget did not reach one, the inputs are sent as they are.
+    """
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError unless one input may be sent in place of another."""
+        if type(player.actions).__name__ != "Pool":
+            raise ValueError(
+                f"Replay sends one input in place of all others, which "
+                f"actions={type(player.actions).__name__} does not allow; use actions=pool"
+            )
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The same mistake in every place, [B, ...]."""
+        view = turn.see("defender", LabelView)
+        x, y, cost = turn.data.x, turn.data.y, turn.player.cost
+        labels = y.clone()
+        for rows in turn.batches():
+            rows = rows[view.remaining(rows) > 0]
+            answers = view.labels(x[rows], rows)
+            labels[rows] = torch.where(answers == INVALID, y[rows], answers)
+        gained = cost.answered(y, y) - cost.answered(labels, y)
+        best = gained.argmax()
+        # Where nothing is gained every input keeps its place.
+        source = torch.where(gained[best] > 0, best, torch.arange(len(x), device=x.device))
+        return x[source]

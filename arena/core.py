@@ -1,0 +1,532 @@
+"""The vocabulary: what a game is made of [F8, F9, F15 of the keynote].
+
+A player is what it declares (actions, cost, knowledge) plus a strategy. A strategy turns a `Turn`
+into a move. The turn holds views of the opponents, and a view lacks what may not be seen. Moves
+are values: an attacker's is a tensor of inputs, a defender's a frozen classifier.
+
+Shapes: B examples, K classes; inputs [B, ...] float32; labels [B] int64.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.fields import Declared
+from arena.knowledge import INVALID, REFUSED, Knowledge, Ledger, View, WhiteBox
+
+Move = Any
+"""What a strategy returns: inputs [B, ...], a `Classifier`, or what the game's rules say."""
+
+V = TypeVar("V", bound=View)
+
+
+class IllegalMove(Exception):
+    """A strategy returned what its player's action space does not contain."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Inputs `x` [B, ...] inside `box`, with true labels `y` [B] in 0 .. classes - 1."""
+
+    x: Tensor
+    y: Tensor
+    classes: int
+    box: tuple[float, float] = (0.0, 1.0)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, rows: Tensor | slice) -> "Labelled":
+        return replace(self, x=self.x[rows], y=self.y[rows])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.x.shape[1:])
+
+    def to(self, device: torch.device | str) -> "Labelled":
+        """The same data on another device."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+    def validated(self, name: str) -> "Labelled":
+        """Returns itself if sound; called once where data enter.
+
+        Raises:
+            ValueError: On no examples, unequal lengths, NaN, inputs outside the box or labels
+                outside the classes, naming the first such example.
+        """
+        if len(self.x) != len(self.y):
+            raise ValueError(f"{name}: {len(self.x)} inputs but {len(self.y)} labels")
+        if len(self) == 0:
+            raise ValueError(f"{name}: no examples; give at least one")
+        if (i := first(~self.x.flatten(1).isfinite().all(1))) is not None:
+            raise ValueError(f"{name}: input {i} holds NaN or infinity; drop or repair it")
+        low, high = self.box
+        if (i := first(((self.x < low) | (self.x > high)).flatten(1).any(1))) is not None:
+            found = self.x[i]
+            raise ValueError(
+                f"{name}: input {i} has values in [{float(found.min()):.4g}, "
+                f"{float(found.max()):.4g}], outside the box [{low:g}, {high:g}]; rescale the data"
+            )
+        if (i := first((self.y < 0) | (self.y >= self.classes))) is not None:
+            raise ValueError(
+                f"{name}: label {int(self.y[i])} of example {i} is outside "
+                f"0..{self.classes - 1}; relabel it or raise the number of classes"
+            )
+        return self
+
+
+def first(flags: Tensor) -> int | None:
+    """The index of the first True in `flags` [B], or None."""
+    return int(flags.int().argmax()) if bool(flags.any()) else None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A defender's actions [F8]: labels [B] and, if it publishes them, scores [B, K].
+
+    A label is a class, `REFUSED` (-1), or `INVALID` (-2) where the logits were not finite.
+    """
+
+    labels: Tensor
+    scores: Tensor | None = None
+
+    def __getitem__(self, rows: Tensor) -> "Answers":
+        return Answers(self.labels[rows], None if self.scores is None else self.scores[rows])
+
+
+class Classifier(ABC):
+    """A defender's move: a frozen, committed map from inputs to answers.
+
+    `widest` is the most that any view of it can show: `WhiteBox` where `logits` is differentiable,
+    `ScoreView` where there are only scores, `LabelView` where there are only labels.
+    """
+
+    widest: type[View] = WhiteBox
+    classes: int
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [B, K] of `x` [B, ...]; a column K, if there is one, is the refusal's."""
+
+    def labels(self, x: Tensor) -> Tensor:
+        """Answers [B]: the class of the largest logit, `REFUSED` for column K."""
+        return decide(self.logits(x), self.classes)
+
+    @torch.no_grad()
+    def answer(self, x: Tensor) -> Answers:
+        """Labels and scores (log-probabilities) in one pass."""
+        logits = self.logits(x)
+        return Answers(decide(logits, self.classes), logits.log_softmax(dim=1))
+
+    @property
+    def module(self) -> nn.Module:
+        """The module behind it.
+
+        Raises:
+            PermissionError: If there is none.
+        """
+        raise PermissionError(f"{type(self).__name__} has no module to look into")
+
+    def state(self) -> dict[str, Tensor]:
+        """What identifies this classifier among those that its strategy can make."""
+        return {}
+
+
+def decide(logits: Tensor, classes: int) -> Tensor:
+    """Labels [B] of logits [B, K or K + 1]: the argmax, `REFUSED` for column K.
+
+    `INVALID` if any entry is NaN or plus infinity; minus infinity is a score like another, log 0.
+    """
+    label = logits.argmax(dim=1)
+    label = torch.where(label == classes, REFUSED, label)
+    broken = (logits.isnan() | (logits == float("inf"))).any(1) | logits.isneginf().all(1)
+    return torch.where(broken, INVALID, label)
+
+
+class ActionSpace(Declared, ABC):
+    """For each given input, the outputs that a player may return."""
+
+    def truth(self, given: Labelled, output: Any) -> Tensor:
+        """The true labels [B] of legal outputs: by default those of the given inputs.
+
+        Norm balls propagate labels to nearby points [F14]; a space where that is wrong says so.
+        """
+        return given.y
+
+    @abstractmethod
+    def contains(self, given: Any, output: Any) -> Tensor:
+        """Whether each output is legal, bool [B]. Never calls `project`."""
+
+    @abstractmethod
+    def sample(self, given: Any, key: Tensor) -> Any:
+        """A random legal output for each given one; `key` [B] as in `chance`."""
+
+    def explain(self, given: Any, output: Any) -> str:
+        """By how much a single output (B = 1) is illegal, for the error message."""
+        return f"not in {self}"
+
+
+class Perturbations(ActionSpace):
+    """An attacker's space: inputs near a given one, in a geometry of its own.
+
+    Shapes: `given` and `output` are [B, ...]. `eps` is the radius, `box` the data's.
+    """
+
+    eps: float
+    box: tuple[float, float]
+
+    @abstractmethod
+    def project(self, given: Tensor, output: Tensor) -> Tensor:
+        """The legal output nearest to `output` in L2. Idempotent; legal outputs stay."""
+
+    @abstractmethod
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The displacement of unit size, in this geometry, along which `gradient` rises most.
+
+        Zero where the gradient is zero.
+        """
+
+    @abstractmethod
+    def size(self, given: Tensor, output: Tensor) -> Tensor:
+        """The size [B] of the displacement, in the units of the space's radius."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round came to on the scored examples, all [B]: what costs are computed from."""
+
+    y: Tensor
+    clean: Answers
+    """The defender's answers to the inputs as they were dealt."""
+    attacked: Answers
+    """Its answers to what the attacker played."""
+    changed: Tensor
+    """bool: whether the attacker changed the input at all."""
+    queries: Tensor
+    gradients: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Whether [B] the defender gave an answer, so the example can be scored."""
+        return self.attacked.labels != INVALID
+
+
+class Cost(Declared, ABC):
+    """What a player wants small. Its payoff is minus the mean; the two players' are independent."""
+
+    @abstractmethod
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """The cost of each example, [B]: what is scored."""
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The cost [B] of answers `labels` [B] to attacked inputs of true class `y` [B].
+
+        Queries aside: what an attacker who sees a label can tell.
+
+        Raises:
+            NotImplementedError: If the cost does not follow from answers.
+        """
+        raise NotImplementedError
+
+    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
+        """A differentiable stand-in [B] that falls as the cost does: for search, never scored.
+
+        `logits` may be log-probabilities. With `classes` given, a column beyond them is the
+        refusal's; else every column is a class.
+
+        Raises:
+            NotImplementedError: If the cost cannot be searched.
+        """
+        raise NotImplementedError
+
+    def check(self, classes: int) -> None:
+        """Checks the cost against the number of classes.
+
+        Raises:
+            ValueError: If it names a class that is not there.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a player may know of the task [F9].
+
+    The input and output space, and the opponent's declared actions and cost.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    box: tuple[float, float]
+    actions: ActionSpace
+    cost: Cost
+
+
+class Strategy(Declared, ABC):
+    """How a player moves: a frozen set of hyperparameters, with no state between rounds."""
+
+    needs: ClassVar[Mapping[str, type[View]]] = {}
+    """The views that `respond` will ask for, by opponent: checked before anything trains."""
+
+    @property
+    def exposes(self) -> type[View]:
+        """The most that a view of the moves it makes could show, whatever is granted."""
+        return View
+
+    def facts(self) -> dict[str, Any]:
+        """What there is to know of it [F9]: its `algorithm` and `architecture`, if it has any."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Move:
+        """The move that has this `Classifier.state`.
+
+        Raises:
+            NotImplementedError: If its moves are not classifiers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} makes no classifiers")
+
+    def check(self, player: "Player") -> None:
+        """Checks that the strategy can serve its player's actions and cost.
+
+        Raises:
+            ValueError: Saying what does not fit and what would.
+        """
+        return None
+
+    @abstractmethod
+    def respond(self, turn: "Turn") -> Move:
+        """The move: a function of the turn alone."""
+
+
+class Learner(Declared, ABC):
+    """An architecture: everything about a model but its parameters."""
+
+    @abstractmethod
+    def layers(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A freshly initialised module from inputs [B, *shape] to logits [B, classes]."""
+
+    def build(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+        """The module whose initial parameters are a function of the seed (drawn on the CPU)."""
+        # torch's initialisers read the global generator; the fork gives it back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.layers(shape, classes)
+
+
+@dataclass(frozen=True)
+class Player(Declared):
+    """The four declarations of the keynote's game [F8, F9]; the order is the arena's."""
+
+    actions: ActionSpace
+    cost: Cost
+    knowledge: Knowledge
+    strategy: Strategy
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Everything a strategy has to go on when it moves.
+
+    Attributes:
+        player: Its own declarations.
+        round: From 0; -1 for an opening move, before the first round.
+        data: What it was dealt: an attacker's inputs to perturb, a defender's training data.
+        aside: Data of an attacker's own to train on, from the same source as the defender's and
+            disjoint from it; None where there are none.
+        last: Its own previous move, None at first.
+        seed: Seed of all its randomness; a function of the match's seed, the round, the stage and
+            the player.
+        batch_size: The most examples that it should put through a model at once.
+        look: The arena's answer to `see`.
+        kept: What `keep` was given.
+    """
+
+    player: Player
+    round: int
+    data: Labelled
+    aside: Labelled | None
+    last: Move | None
+    seed: int
+    batch_size: int
+    look: Callable[[str, type[View]], View]
+    kept: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
+
+    def see(self, opponent: str, kind: type[V]) -> V:
+        """The view of an opponent's standing move.
+
+        Raises:
+            PermissionError: If the player's knowledge does not grant that kind of view.
+        """
+        view = self.look(opponent, kind)
+        assert isinstance(view, kind)
+        return view
+
+    def keep(self, rows: Tensor, x: Tensor) -> None:
+        """Puts aside inputs `x` [b, ...] found for `rows` [b] of the data.
+
+        Should the strategy run into its budget (`BudgetExceeded`), they are what it plays, with
+        the inputs as dealt elsewhere.
+        """
+        self.kept.append((rows, x.detach()))
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator, seeded by the turn."""
+        return torch.Generator().manual_seed(self.seed)
+
+    @property
+    def keys(self) -> Tensor:
+        """A random key [B] for each example of `data`, see `chance`."""
+        return chance.keys(self.seed, len(self.data), self.data.x.device)
+
+    def batches(self) -> Iterator[Tensor]:
+        """The row numbers of `data`, at most `batch_size` at a time."""
+        rows = torch.arange(len(self.data), device=self.data.x.device)
+        yield from torch.split(rows, self.batch_size)
+
+    def each_batch(self, attack: Callable[[Tensor], Tensor]) -> Tensor:
+        """Applies `attack` (rows -> outputs) batch by batch and puts the outputs together."""
+        return torch.cat([attack(rows) for rows in self.batches()])
+
+
+@dataclass(frozen=True)
+class MoveOrder(Declared):
+    """Who moves when: stages in turn, the players of a stage at once [F9, F15].
+
+    A stage sees the standing moves: this round's of earlier stages, the last round's of its own
+    and later ones.
+
+    Raises:
+        ValueError: On no stages, an empty stage or a player twice in a stage.
+    """
+
+    stages: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.stages:
+            raise ValueError("MoveOrder.stages is empty; give at least one stage of players")
+        for stage in self.stages:
+            if not stage or len(set(stage)) < len(stage):
+                raise ValueError(f"MoveOrder: stage {list(stage)} must name each player once")
+
+    def __str__(self) -> str:
+        return " > ".join(" + ".join(stage) for stage in self.stages)
+
+    @classmethod
+    def attacker_first(cls) -> "MoveOrder":
+        """The attacker moves, the defender answers."""
+        return cls((("attacker",), ("defender",)))
+
+    @classmethod
+    def defender_first(cls) -> "MoveOrder":
+        """The defender commits, the attacker answers."""
+        return cls((("defender",), ("attacker",)))
+
+    @classmethod
+    def simultaneous(cls) -> "MoveOrder":
+        """Both move at once, seeing only the last round."""
+        return cls((("attacker", "defender"),))
+
+
+class Board(ABC):
+    """A game as dealt: the data, and the rules over moves made on it."""
+
+    @abstractmethod
+    def data(self, player: str) -> Labelled:
+        """What the player was dealt."""
+
+    def aside(self, player: str) -> Labelled | None:
+        """Data of its own for the player to train on."""
+        return None
+
+    @abstractmethod
+    def opening(self, player: str) -> Move | None:
+        """The move that stands before the first round; None: ask the player's strategy."""
+
+    @abstractmethod
+    def check(self, player: str, move: Move) -> Move:
+        """Returns the move as it will stand.
+
+        Raises:
+            IllegalMove: If the rules or the player's space do not allow it.
+        """
+
+    def reveal(self, player: str, move: Move) -> Labelled | None:
+        """What of a move others may come to see, if any of it; kept for every round."""
+        return None
+
+    @abstractmethod
+    def view(
+        self, viewer: str, opponent: str, kind: type[View], past: "Past", ledger: Ledger
+    ) -> View:
+        """A view, already known to be granted, of the opponent's standing move.
+
+        Probes are charged to the ledger.
+        """
+
+    @abstractmethod
+    def costs(self, past: "Past") -> "Scores":
+        """What the standing moves cost every player."""
+
+    @abstractmethod
+    def pack(self, player: str, move: Move) -> dict[str, Tensor]:
+        """The move as tensors, for a checkpoint."""
+
+    @abstractmethod
+    def unpack(self, player: str, packed: Mapping[str, Tensor]) -> Move:
+        """The inverse of `pack`."""
+
+
+@dataclass
+class Past:
+    """What has been played: all that a match carries from one round to the next.
+
+    Attributes:
+        standing: Each player's latest move.
+        made: The round in which it was made (-1: the opening).
+        revealed: What each player has let be seen, a batch per round, oldest first.
+        ledgers: Per player, what its latest move asked of its opponents.
+    """
+
+    standing: dict[str, Move]
+    made: dict[str, int]
+    revealed: dict[str, list[Labelled]]
+    ledgers: dict[str, Ledger]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a round came to.
+
+    Attributes:
+        costs: Per-example costs [n] of every player; NaN where an example could not be scored.
+        metrics: Further figures to log.
+        exhibit: A few examples to look at, tensors by name.
+        notes: Sentences about what could not be scored.
+    """
+
+    costs: dict[str, Tensor]
+    metrics: dict[str, float]
+    exhibit: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Game(Declared, ABC):
+    """The rules. Frozen; `deal` puts the data on the table."""
+
+    players: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def grants(self, viewer: Player, opponent: Player, kind: type[View]) -> str | None:
+        """Why the viewer may not have such a view of the opponent, or None if it may."""
+
+    @abstractmethod
+    def deal(self, players: Mapping[str, Player], seed: int) -> Board:
+        """Loads the data and deals it."""

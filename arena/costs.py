@@ -1,0 +1,200 @@
+"""What players want small [F8]: costs of the game, each player's its own.
+
+Most costs follow from the truth and the answer alone. Those state one rule, `answered`, and their
+differentiable surrogate is derived from it (`AnswerCost.surrogate`).
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.core import Cost, Outcome
+from arena.fields import NonNegative, Whole
+from arena.knowledge import REFUSED
+
+
+class AnswerCost(Cost):
+    """A cost of the true class and the answer to it; subclasses state `answered`, elementwise."""
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """The cost of each answer to what was played, [B]."""
+        return self.answered(outcome.attacked.labels, outcome.y)
+
+    @abstractmethod
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The cost of `labels` where the truth is `y`; any shapes that broadcast."""
+
+    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
+        """Minus the log of the expected gain, [B].
+
+        The gain g_k of answer k is the most that the truth's row can cost, less what k costs. The
+        surrogate is -log sum_k g_k p_k, for softmax probabilities p: cross-entropy for the error
+        rate, cross-entropy to the target for a targeted cost, and for any matrix a loss whose
+        gradient does not vanish when the model is sure. Constant where every answer costs the same.
+        """
+        answers = torch.arange(logits.shape[1], device=logits.device)
+        if classes is not None:
+            answers = torch.where(answers == classes, REFUSED, answers)
+        cost = self.answered(answers[None, :], y[:, None])
+        gain = cost.amax(1, keepdim=True) - cost
+        gain = torch.where(gain.sum(1, keepdim=True) > 0, gain, 1.0)
+        return logits.logsumexp(1) - (logits + gain.log()).logsumexp(1)
+
+
+@dataclass(frozen=True)
+class ErrorRate(AnswerCost):
+    """1 for every answer that is not the true class; a refusal is such an answer."""
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """0 where right, 1 elsewhere."""
+        return (labels != y).float()
+
+
+@dataclass(frozen=True)
+class Targeted(AnswerCost):
+    """For an attacker who wants inputs of other classes recognised as one class [F8].
+
+    0 where an input of another class is answered `target`, 1 elsewhere.
+    """
+
+    target: Whole
+
+    def check(self, classes: int) -> None:
+        """Raises ValueError if there is no such class."""
+        _check_class("target", self.target, classes)
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """0 where a mistake for the target, 1 elsewhere."""
+        return 1.0 - ((labels == self.target) & (y != self.target)).float()
+
+
+@dataclass(frozen=True)
+class SourceTarget(AnswerCost):
+    """For an attacker who wants one class taken for another, and cares for nothing else."""
+
+    source: Whole
+    target: Whole
+
+    def check(self, classes: int) -> None:
+        """Raises ValueError if there is no such class, or both are one."""
+        _check_class("source", self.source, classes)
+        _check_class("target", self.target, classes)
+        if self.source == self.target:
+            raise ValueError(f"SourceTarget: source and target are both {self.source}")
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """0 where the source is taken for the target, 1 elsewhere."""
+        return 1.0 - ((labels == self.target) & (y == self.source)).float()
+
+
+def _check_class(name: str, label: int, classes: int) -> None:
+    if label >= classes:
+        raise ValueError(f"{name}={label} is no class: the data have classes 0..{classes - 1}")
+
+
+@dataclass(frozen=True)
+class CostMatrix(AnswerCost):
+    """Any cost of truth and answer: `matrix[y][answer]`, K rows of K or K + 1 numbers.
+
+    Column K, if there, prices a refusal; without it a refusal costs as much as the worst answer.
+    """
+
+    matrix: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        k = len(self.matrix)
+        if k < 2 or any(len(row) != len(self.matrix[0]) for row in self.matrix):
+            raise ValueError("CostMatrix.matrix must have at least 2 rows, all of one length")
+        if len(self.matrix[0]) not in (k, k + 1):
+            raise ValueError(
+                f"CostMatrix.matrix has {k} rows of {len(self.matrix[0])}; give rows of {k} "
+                f"(answers) or {k + 1} (answers, refusal)"
+            )
+
+    def check(self, classes: int) -> None:
+        """Raises ValueError unless there is a row for each class."""
+        if len(self.matrix) != classes:
+            raise ValueError(
+                f"CostMatrix has {len(self.matrix)} rows, but the data have {classes} classes"
+            )
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The matrix entry; index -1 (`REFUSED`) is its last column."""
+        matrix = torch.tensor(self.matrix, device=y.device)
+        if matrix.shape[0] == matrix.shape[1]:
+            matrix = torch.cat([matrix, matrix.amax(1, keepdim=True)], 1)
+        # An INVALID answer is never scored; clamping keeps the lookup defined.
+        return matrix[y, labels.clamp(min=REFUSED)]
+
+
+@dataclass(frozen=True)
+class Refusal(AnswerCost):
+    """Errors cost 1; a refusal has a price of its own, on clean and on attacked inputs [F8].
+
+    An input is clean if the attacker sent it unchanged. Refusing what was manipulated is often
+    worth nothing less than a right answer (`on_attacked=0`), refusing an honest user never is.
+    """
+
+    on_clean: NonNegative = 0.5
+    on_attacked: NonNegative = 0.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """The price of each answer, [B]."""
+        refused = outcome.attacked.labels == REFUSED
+        cost = self.answered(outcome.attacked.labels, outcome.y)
+        return torch.where(refused & ~outcome.changed, self.on_clean, cost)
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The price of answers to attacked inputs."""
+        wrong = (labels != y).float()
+        return torch.where(labels == REFUSED, self.on_attacked, wrong)
+
+
+@dataclass(frozen=True)
+class QueryPrice(Cost):
+    """Another cost, plus a price for every query asked about the example."""
+
+    of: Cost
+    price: NonNegative = 0.001
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Cost and price together, [B]."""
+        return self.of(outcome) + self.price * outcome.queries
+
+    def check(self, classes: int) -> None:
+        """Checks the inner cost."""
+        self.of.check(classes)
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The inner cost: queries already asked are sunk."""
+        return self.of.answered(labels, y)
+
+    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
+        """The inner cost's."""
+        return self.of.surrogate(logits, y, classes)
+
+
+@dataclass(frozen=True)
+class Negation(Cost):
+    """Minus another cost, usually the opponent's: the game is then zero-sum."""
+
+    of: Cost
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Minus the inner cost, [B]."""
+        return -self.of(outcome)
+
+    def check(self, classes: int) -> None:
+        """Checks the inner cost."""
+        self.of.check(classes)
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """Minus the inner cost."""
+        return -self.of.answered(labels, y)
+
+    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
+        """Minus the inner surrogate: for the error rate, the classical ascent on cross-entropy."""
+        return -self.of.surrogate(logits, y, classes)

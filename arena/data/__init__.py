@@ -1,0 +1,1 @@
+"""Labelled data, a source a file."""

@@ -1,0 +1,1 @@
+"""Defenders' strategies, one a file."""

@@ -1,0 +1,289 @@
+"""What a player knows of another, and the views that enforce it [F9 of the keynote].
+
+`Knowledge` is a declaration, a field a line of Figure 9. A `View` is what a strategy is handed: an
+object that lacks what may not be seen. There is no flag to check and no rule to remember: a method
+that may not be called does not exist on the view.
+
+    View > LabelView > ScoreView > WhiteBox      what an attacker may see of a defender
+    View > SampleView                            what a defender may see of an attacker
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from arena.fields import Declared, Whole
+
+REFUSED = -1
+"""The label of an answer that is a refusal to classify [F8]."""
+
+INVALID = -2
+"""The label of an answer computed from NaN or infinite logits: no class, and never a mistake."""
+
+
+class BudgetExceeded(Exception):
+    """A probe was asked for an example whose budget is spent. Nothing was charged or answered."""
+
+
+@dataclass(frozen=True)
+class Knowledge(Declared):
+    """What a player knows of its opponents, a field a line of Figure 9.
+
+    Attributes:
+        task: Input space, output space, the opponent's action space and cost.
+        algorithm: How the opponent makes its move (its strategy, less the architecture).
+        architecture: Which learner it trains.
+        parameters: Everything: the committed model itself, with gradients (white box).
+        training_data: The data it trains on.
+        probe: What a query answers: nothing, a label, or scores.
+        queries: How many queries per example; None is unlimited.
+        samples: Whether a defender sees what was played (the revealed half of it).
+    """
+
+    task: bool = True
+    algorithm: bool = False
+    architecture: bool = False
+    parameters: bool = False
+    training_data: bool = False
+    probe: Literal["none", "labels", "scores"] = "none"
+    queries: Whole | None = None
+    samples: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.queries is not None and self.probe == "none":
+            raise ValueError(
+                f"Knowledge.queries = {self.queries} without a probe: "
+                "say probe=labels or probe=scores, or drop queries"
+            )
+
+    @classmethod
+    def white_box(cls) -> "Knowledge":
+        """Everything. Implies that the opponent moved first [F9]."""
+        return cls(True, True, True, True, True, "scores")
+
+    @classmethod
+    def gray_box(cls) -> "Knowledge":
+        """The recipe but not the result: algorithm, architecture and data, no parameters."""
+        return cls(True, True, True, False, True)
+
+    @classmethod
+    def black_box(
+        cls, probe: Literal["labels", "scores"], queries: int | None = None
+    ) -> "Knowledge":
+        """The task and a probe; say which probe, since papers mean different things [F9]."""
+        return cls(probe=probe, queries=queries)
+
+    @classmethod
+    def no_box(cls) -> "Knowledge":
+        """The task alone: what is left is transfer from a model of one's own [F12]."""
+        return cls()
+
+    def widest(self) -> "type[View]":
+        """The most that these grants let a player see of a committed classifier."""
+        if self.parameters:
+            return WhiteBox
+        return {"none": View, "labels": LabelView, "scores": ScoreView}[self.probe]
+
+
+class Ledger:
+    """What was asked about each of n examples: queries and gradients, int64 [n].
+
+    The budget limits probes (`LabelView.labels`, `ScoreView.scores`); passes of a white box are
+    counted as queries too, but nobody can ration what one does with one's own copy.
+    """
+
+    def __init__(self, n: int, budget: int | None, device: torch.device | str = "cpu") -> None:
+        self.queries = torch.zeros(n, dtype=torch.int64, device=device)
+        self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
+        self.budget = budget
+
+    def charge(self, rows: Tensor) -> None:
+        """Charges one probe per entry of `rows` (an example may occur several times).
+
+        Raises:
+            BudgetExceeded: If any example would go over; then none is charged.
+        """
+        if self.budget is not None:
+            asked = torch.bincount(rows, minlength=len(self.queries))
+            over = (asked > 0) & (self.queries + asked > self.budget)
+            if bool(over.any()):
+                i = int(over.nonzero()[0])
+                raise BudgetExceeded(
+                    f"example {i} has {self.budget - int(self.queries[i])} of {self.budget} "
+                    f"queries left and {int(asked[i])} were asked for"
+                )
+            self.queries += asked
+        else:
+            self.count(self.queries, rows)
+
+    @staticmethod
+    def count(tally: Tensor, rows: Tensor) -> None:
+        """Adds one per entry of `rows`, without a host sync."""
+        tally.index_add_(0, rows, torch.ones_like(rows))
+
+    def remaining(self, rows: Tensor) -> Tensor:
+        """Queries left for each of `rows`, int64 (2^62 where there is no limit)."""
+        if self.budget is None:
+            return torch.full_like(rows, 1 << 62)
+        return self.budget - self.queries[rows]
+
+
+class Answering(Protocol):
+    """What a view needs of a committed classifier."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+
+    def labels(self, x: Tensor) -> Tensor:
+        """Answers, int64 [B]."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [B, K] or [B, K + 1]."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The module behind it."""
+
+
+class View:
+    """What is known of an opponent without asking it anything.
+
+    A fact that the knowledge does not grant, or that does not exist, raises `PermissionError` when
+    read; `knows` says which are there.
+    """
+
+    def __init__(self, opponent: str, knowledge: Knowledge, facts: Mapping[str, Any]) -> None:
+        self._opponent = opponent
+        self.knowledge = knowledge
+        self._facts = {
+            name: fact for name, fact in facts.items() if getattr(knowledge, name, False)
+        }
+
+    def knows(self, name: str) -> bool:
+        """Whether the fact of this name can be read."""
+        return name in self._facts
+
+    def _fact(self, name: str) -> Any:
+        if name not in self._facts:
+            why = (
+                "has none to know"
+                if getattr(self.knowledge, name)
+                else f"is hidden: declare knowledge.{name}=true to grant it"
+            )
+            raise PermissionError(f"{name} of the {self._opponent} {why}")
+        return self._facts[name]
+
+    @property
+    def task(self) -> Any:
+        """`core.Task`: input shape, classes, box, the opponent's actions and cost."""
+        return self._fact("task")
+
+    @property
+    def algorithm(self) -> Any:
+        """The opponent's strategy as a value, its architecture left out."""
+        return self._fact("algorithm")
+
+    @property
+    def architecture(self) -> Any:
+        """The learner that the opponent trains."""
+        return self._fact("architecture")
+
+    @property
+    def training_data(self) -> Any:
+        """`core.Labelled`: what the opponent trains on."""
+        return self._fact("training_data")
+
+
+class LabelView(View):
+    """A classifier that answers with a label only (a decision-based black box).
+
+    Every probe names the example that it serves (`rows`, indices into the turn's data), and that
+    example pays. Answers carry no graph.
+    """
+
+    def __init__(
+        self,
+        opponent: str,
+        knowledge: Knowledge,
+        facts: Mapping[str, Any],
+        answering: Answering,
+        ledger: Ledger,
+    ) -> None:
+        super().__init__(opponent, knowledge, facts)
+        self._answering = answering
+        self._ledger = ledger
+
+    def remaining(self, rows: Tensor) -> Tensor:
+        """Probes left for each of `rows`, int64 [B]."""
+        return self._ledger.remaining(rows)
+
+    @torch.no_grad()
+    def labels(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The labels of inputs `x` [B, ...], int64 [B]; `REFUSED` (-1) where it refuses.
+
+        Raises:
+            BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
+        """
+        self._ledger.charge(rows)
+        return self._answering.labels(x.detach())
+
+
+class ScoreView(LabelView):
+    """A classifier that answers with a confidence for every class."""
+
+    @torch.no_grad()
+    def scores(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Log-probabilities [B, K] of inputs `x` [B, ...] (K + 1 columns if it may refuse).
+
+        Raises:
+            BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
+        """
+        self._ledger.charge(rows)
+        return self._answering.logits(x.detach()).log_softmax(dim=1)
+
+
+class WhiteBox(ScoreView):
+    """The committed model itself: differentiable logits, and the module behind them.
+
+    Passes are counted (each a query; each backward through them a gradient), never limited.
+    """
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Logits [B, K] (K + 1 with a refusal column, last) of `x`, differentiable in `x`."""
+        self._ledger.count(self._ledger.queries, rows)
+        logits = self._answering.logits(x)
+        if logits.requires_grad:
+            count = partial(self._count_gradients, rows)
+            logits.register_hook(count)  # type: ignore[no-untyped-call]
+        return logits
+
+    def _count_gradients(self, rows: Tensor, _: Tensor) -> None:
+        self._ledger.count(self._ledger.gradients, rows)
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen module, for attacks that look inside. Its own passes are not metered."""
+        return self._answering.module
+
+
+class SampleView(View):
+    """What an attacker revealed: one labelled batch per round played, oldest first.
+
+    Only the revealed half of each batch is ever here; the scored half stays unseen.
+    """
+
+    def __init__(
+        self,
+        opponent: str,
+        knowledge: Knowledge,
+        facts: Mapping[str, Any],
+        samples: tuple[Any, ...],
+    ) -> None:
+        super().__init__(opponent, knowledge, facts)
+        self.samples = samples

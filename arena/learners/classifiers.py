@@ -1,0 +1,130 @@
+"""How a model becomes a defender's move: frozen, in evaluation mode, behind one face.
+
+A `torch.nn.Module` gives logits and gradients; a scikit-learn estimator scores or labels; a plain
+function labels or scores. What a model cannot give, no view of it can show (`Classifier.widest`).
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arena.core import Classifier, decide
+from arena.knowledge import LabelView, ScoreView, View, WhiteBox
+
+_LOG_TINY = -80.0  # log of the smallest score; keeps differences of log-probabilities finite
+
+
+class ModuleClassifier(Classifier):
+    """A module from inputs to logits. It is frozen where it is: hand over a copy to keep yours."""
+
+    widest: type[View] = WhiteBox
+
+    def __init__(self, module: nn.Module, classes: int) -> None:
+        self._module = module.eval().requires_grad_(False)
+        self.classes = classes
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The module's output [B, K] or [B, K + 1]."""
+        logits: Tensor = self._module(x)
+        return logits
+
+    @property
+    def module(self) -> nn.Module:
+        """The frozen module."""
+        return self._module
+
+    def state(self) -> dict[str, Tensor]:
+        """The module's parameters and buffers."""
+        return dict(self._module.state_dict())
+
+
+class FunctionClassifier(Classifier):
+    """A function from inputs [B, ...] to labels [B], or to scores [B, K] used as logits."""
+
+    def __init__(
+        self, function: Callable[[Tensor], Any], classes: int, answers: Literal["labels", "scores"]
+    ) -> None:
+        self._function = function
+        self.classes = classes
+        self.widest = ScoreView if answers == "scores" else LabelView
+
+    def _call(self, x: Tensor, dims: int) -> Tensor:
+        answer = torch.as_tensor(np.asarray(self._function(x)), device=x.device)
+        if answer.ndim != dims or len(answer) != len(x):
+            want = "[B] labels" if dims == 1 else "[B, K] scores"
+            raise ValueError(
+                f"the prediction function gave shape {list(answer.shape)} for {len(x)} inputs; "
+                f"return {want}, or say Fixed(answers={'scores' if dims == 1 else 'labels'})"
+            )
+        return answer
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """Its scores; for a function that labels, log 1 for the label and log 0 elsewhere."""
+        if self.widest is ScoreView:
+            return self._call(x, 2).float()
+        labels = self._call(x, 1).long()
+        logits = torch.full((len(x), self.classes), _LOG_TINY, device=x.device)
+        known = (labels >= 0) & (labels < self.classes)
+        logits[known, labels[known]] = 0.0
+        return logits
+
+    @torch.no_grad()
+    def labels(self, x: Tensor) -> Tensor:
+        """Its labels."""
+        if self.widest is ScoreView:
+            return decide(self.logits(x), self.classes)
+        return self._call(x, 1).long()
+
+
+def from_estimator(estimator: Any, classes: int) -> FunctionClassifier:
+    """A fitted scikit-learn estimator; inputs reach it flattened, as float32 [B, D].
+
+    Raises:
+        ValueError: If it is not fitted or its classes are not whole numbers in 0 .. K - 1.
+    """
+    known = getattr(estimator, "classes_", None)
+    if known is None:
+        raise ValueError(f"{type(estimator).__name__} has no classes_: fit it before it plays")
+    columns = np.asarray(known)
+    if columns.dtype.kind not in "iu" or columns.min() < 0 or columns.max() >= classes:
+        raise ValueError(
+            f"{type(estimator).__name__} knows classes {columns.tolist()[:5]}...; "
+            f"fit it on labels 0..{classes - 1}"
+        )
+
+    def flat(x: Tensor) -> Any:
+        return x.flatten(1).cpu().numpy()
+
+    def log_scores(x: Tensor) -> Any:
+        scores = np.full((len(x), classes), np.exp(_LOG_TINY))
+        scores[:, columns] = estimator.predict_proba(flat(x))
+        return np.log(np.maximum(scores, np.exp(_LOG_TINY)))
+
+    if hasattr(estimator, "predict_proba"):
+        return FunctionClassifier(log_scores, classes, "scores")
+    return FunctionClassifier(lambda x: estimator.predict(flat(x)), classes, "labels")
+
+
+def classifier(model: Any, classes: int, answers: Literal["labels", "scores"]) -> Classifier:
+    """The move that commits to `model`: a module, an estimator, a function or a `Classifier`.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if isinstance(model, Classifier):
+        return model
+    if isinstance(model, nn.Module):
+        return ModuleClassifier(copy.deepcopy(model), classes)
+    if hasattr(model, "predict"):
+        return from_estimator(model, classes)
+    if callable(model):
+        return FunctionClassifier(model, classes, answers)
+    raise ValueError(
+        f"cannot play a {type(model).__name__}; give a torch.nn.Module, a fitted scikit-learn "
+        "estimator or a function from inputs to labels"
+    )
