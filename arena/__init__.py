@@ -1,1 +1,95 @@
-"""Arena: adversarial machine learning as a game."""
+"""Arena: adversarial machine learning as a game.
+
+The public names are loaded when first used, so that `import arena` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "ActionSpace": "core",
+    "Arena": "arena",
+    "Board": "core",
+    "BudgetExceeded": "knowledge",
+    "Classifier": "core",
+    "Cost": "core",
+    "Game": "core",
+    "IllegalMove": "core",
+    "Knowledge": "knowledge",
+    "LabelView": "knowledge",
+    "Labelled": "core",
+    "Learner": "core",
+    "MoveOrder": "core",
+    "Outcome": "core",
+    "Perturbations": "core",
+    "Player": "core",
+    "Record": "arena",
+    "SampleView": "knowledge",
+    "ScoreView": "knowledge",
+    "Strategy": "core",
+    "Turn": "core",
+    "Unplayable": "arena",
+    "View": "knowledge",
+    "WhiteBox": "knowledge",
+}
+
+if TYPE_CHECKING:
+    from arena.arena import Arena, Record, Unplayable
+    from arena.core import (
+        ActionSpace,
+        Board,
+        Classifier,
+        Cost,
+        Game,
+        IllegalMove,
+        Labelled,
+        Learner,
+        MoveOrder,
+        Outcome,
+        Perturbations,
+        Player,
+        Strategy,
+        Turn,
+    )
+    from arena.knowledge import (
+        BudgetExceeded,
+        Knowledge,
+        LabelView,
+        SampleView,
+        ScoreView,
+        View,
+        WhiteBox,
+    )
+
+__all__ = [
+    "ActionSpace",
+    "Arena",
+    "Board",
+    "BudgetExceeded",
+    "Classifier",
+    "Cost",
+    "Game",
+    "IllegalMove",
+    "Knowledge",
+    "LabelView",
+    "Labelled",
+    "Learner",
+    "MoveOrder",
+    "Outcome",
+    "Perturbations",
+    "Player",
+    "Record",
+    "SampleView",
+    "ScoreView",
+    "Strategy",
+    "Turn",
+    "Unplayable",
+    "View",
+    "WhiteBox",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'arena' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"arena.{_HOMES[name]}"), name)

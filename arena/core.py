@@ -221,8 +221,8 @@ class Cost(Declared, ABC):
     """What a player wants small. Its payoff is minus the mean; the two players' are independent."""
 
     @abstractmethod
-    def __call__(self, outcome: Outcome) -> Tensor:
-        """The cost of each example, [B]: what is scored."""
+    def __call__(self, outcome: Any) -> Tensor:
+        """The cost of each example, [B]: what is scored. In evasion, of an `Outcome`."""
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
         """The cost [B] of answers `labels` [B] to attacked inputs of true class `y` [B].

@@ -1,0 +1,304 @@
+"""Lp balls, cut by the box that inputs live in: how far an attacker may move an input.
+
+A space is {z : ||z - given||_p <= eps, low <= z <= high}, one for each example. `given` is assumed
+to lie inside the box. Moving away from `given`, a coordinate meets one side of the box only, so a
+projection comes down to one question, answered by `_moved`: of the distance that each coordinate
+wants to go, and has room to go, how much does it go?
+
+Tolerances:
+    * The box is exact, as rounded to float32.
+    * A size may exceed eps by `Lp.tolerance` of itself: the rounding of an attack that works in
+      float32. At eps = 0 nothing may move. L0 is counted exactly.
+    * A projection is computed in float64 and rounded towards `given`, so its size is at most
+      eps (to 1e-14 relative), it is idempotent to the bit, and each coordinate is within
+      1e-7 of the nearest point's, for a box of size 1 (a float32 step, L2's cancellation).
+
+Shapes: `given`, `output`, `gradient` are [B, ...] float32; `key` [B] as in `chance`.
+"""
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from arena import chance
+from arena.core import Perturbations
+from arena.fields import NonNegative, Whole
+
+
+@dataclass(frozen=True)
+class Lp(Perturbations):
+    """What the geometries share. `eps` is the radius, `box` the lowest and highest input value.
+
+    Raises:
+        ValueError: If eps is negative or NaN, or the box is empty or not finite (in float32).
+    """
+
+    tolerance: ClassVar[float] = 1e-5
+
+    eps: NonNegative
+    box: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self._box()
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"{type(self).__name__}.box = {self.box} must be finite, the low end below the high"
+            )
+
+    def contains(self, given: Tensor, output: Tensor) -> Tensor:
+        """Whether each output [B] is finite, inside the box, and at most eps from `given`.
+
+        False for all if the shapes differ.
+        """
+        if output.shape != given.shape:
+            return torch.zeros(len(given), dtype=torch.bool, device=given.device)
+        low, high = self._box()
+        values = _rows(output)
+        inside = ((values >= low) & (values <= high)).all(1)  # NaN and infinity fail this
+        return inside & (self.size(given, output) <= self.eps * (1 + self.tolerance))
+
+    def explain(self, given: Tensor, output: Tensor) -> str:
+        """The first reason, with figures, for which a single output (B = 1) is illegal."""
+        if output.shape != given.shape:
+            return f"shape {tuple(output.shape)} instead of {tuple(given.shape)}"
+        if not bool(output.isfinite().all()):
+            return "not finite"
+        low, high = self._box()
+        beyond = torch.maximum(low - output, output - high).flatten()
+        if bool((beyond > 0).any()):
+            value = float(output.flatten()[beyond.argmax()])
+            return f"value {value:.6g} outside the box [{self.box[0]:g}, {self.box[1]:g}]"
+        size = float(self.size(given, output))
+        return f"displacement {size:.6g} in {type(self).__name__}, eps {self.eps:g}"
+
+    def project(self, given: Tensor, output: Tensor) -> Tensor:
+        """The legal point nearest to `output` in L2; what `contains` accepts stays to the bit.
+
+        An output with NaN or infinity has no nearest point. It is returned as it is, for
+        `contains` to reject: a bug in an attack is not to be hidden by a projection.
+        """
+        towards_low, towards_high = self._room(given)
+        wanted = _change(given, output)
+        room = torch.where(wanted > 0, towards_high, towards_low)
+        moved = self._landed(given, wanted.sign() * self._moved(wanted.abs(), room))
+        final = self.contains(given, output) | ~_rows(output).isfinite().all(1)
+        return torch.where(final.reshape(-1, *(1,) * (given.dim() - 1)), output, moved)
+
+    @abstractmethod
+    def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
+        """Distances t [B, n] with 0 <= t <= room and size at most eps, nearest to `wanted` in L2.
+
+        Both arguments are non-negative float64 [B, n].
+        """
+
+    def _box(self) -> tuple[float, float]:
+        """The box as float32 inputs can meet it: 0.1 is not a float32, its neighbor is."""
+        low, high = torch.tensor(self.box, dtype=torch.float32).tolist()
+        return low, high
+
+    def _room(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """The distances, float64 [B, n], from `given` down and up to the sides of the box."""
+        low, high = self._box()
+        x = _rows(given).double()
+        return x - low, high - x
+
+    def _landed(self, given: Tensor, displacement: Tensor) -> Tensor:
+        """`given` plus a float64 displacement [B, n], rounded towards `given` to float32.
+
+        Rounding to the nearest instead would add up to a size above eps.
+        """
+        x = _rows(given)
+        low, high = self._box()
+        z = (x.double() + displacement).to(x.dtype).clamp(low, high)
+        overshot = (z.double() - x.double()).abs() > displacement.abs()
+        return torch.where(overshot, z.nextafter(x), z).reshape(given.shape)
+
+
+@dataclass(frozen=True)
+class Linf(Lp):
+    """Every input value moves by at most `eps`, in the units of the input."""
+
+    def size(self, given: Tensor, output: Tensor) -> Tensor:
+        """The largest change [B] of any value."""
+        return _change(given, output).abs().amax(1).to(given.dtype)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The sign of the gradient (the step of FGSM, 1412.6572)."""
+        return gradient.sign()
+
+    def sample(self, given: Tensor, key: Tensor) -> Tensor:
+        """Uniform over the space: each value over its own interval, as cut by the box.
+
+        Noise that is clipped to the box instead would sit on the box's sides.
+        """
+        down, up = (room.clamp(max=self.eps) for room in self._room(given))
+        share = chance.uniform(key, down.shape[1:]).double()
+        return self._landed(given, share * (down + up) - down)
+
+    def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
+        return wanted.minimum(room).clamp(max=self.eps)
+
+
+@dataclass(frozen=True)
+class L2(Lp):
+    """An input moves by at most `eps` in Euclidean length over all its values."""
+
+    def size(self, given: Tensor, output: Tensor) -> Tensor:
+        """The Euclidean length [B] of the change."""
+        length: Tensor = torch.linalg.vector_norm(_change(given, output), dim=1)
+        return length.to(given.dtype)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The gradient over its length, in float64 lest small gradients' squares underflow."""
+        return _unit(_rows(gradient).double()).to(gradient.dtype).reshape(gradient.shape)
+
+    def sample(self, given: Tensor, key: Tensor) -> Tensor:
+        """Uniform in the ball, then projected onto the box too.
+
+        Not uniform over ball and box together, for which there is no cheap sampler: what falls
+        outside the box ends on its surface. The ball's radius is at most the box's diagonal.
+        """
+        n = _rows(given).shape[1]
+        radius = min(self.eps, math.sqrt(n) * (self.box[1] - self.box[0]))
+        direction = _unit(chance.normal(chance.fold(key, 0), (n,)).double())
+        length = radius * chance.uniform(chance.fold(key, 1), (1,)).double() ** (1 / n)
+        return self.project(given, _added(given, length * direction))
+
+    def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
+        # KKT: t = min(s * wanted, room) with one s in [0, 1] for all coordinates, the largest that
+        # keeps sum t^2 <= eps^2. In the order in which the coordinates reach the end of their room
+        # (or s = 1), the sum is a quadratic in s between neighbors, solved in closed form.
+        ends, order = torch.where(wanted > room, room / wanted, 1.0).sort(dim=1)
+        at_end = torch.minimum(wanted, room).square().gather(1, order)
+        free = wanted.square().gather(1, order)
+        # Entry k: the k coordinates that end first have ended. Summed from the far end, since the
+        # difference of two prefix sums would lose the small coordinates behind the large.
+        ended = pad(at_end.cumsum(1), (1, 0))
+        left = pad(free.flip(1).cumsum(1).flip(1), (0, 1))
+        reached = ended[:, 1:] + ends.square() * left[:, 1:] <= self.eps * self.eps
+        k = reached.sum(1, keepdim=True)
+        ended, left = ended.gather(1, k), left.gather(1, k)
+        scale = ((self.eps * self.eps - ended).clamp(min=0) / left).sqrt()
+        # Beside a far output, what is left of eps^2 may round to 0: what has ended stays ended.
+        scale = scale.maximum(pad(ends, (1, 0)).gather(1, k))
+        return torch.minimum(torch.where(left > 0, scale, 1.0) * wanted, room)
+
+
+@dataclass(frozen=True)
+class L1(Lp):
+    """The changes of all input values add up to at most `eps`, in the units of the input."""
+
+    def size(self, given: Tensor, output: Tensor) -> Tensor:
+        """The sum [B] of the absolute changes."""
+        return _change(given, output).abs().sum(1).to(given.dtype)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The sign of the gradient at its largest entry (the first of equals), 0 elsewhere."""
+        return _largest_sign(gradient)
+
+    def sample(self, given: Tensor, key: Tensor) -> Tensor:
+        """Uniform in the ball, then projected onto the box too.
+
+        Not uniform over ball and box together, see `L2.sample`. The ball's radius is at most the
+        sum of the box's sides. In the ball: Barthe et al., Ann. Probab. 33 (2005), Theorem 1.
+        """
+        n = _rows(given).shape[1]
+        radius = min(self.eps, n * (self.box[1] - self.box[0]))
+        waits = -torch.log1p(-chance.uniform(chance.fold(key, 0), (n + 1,)).double())
+        sign = torch.where(chance.uniform(chance.fold(key, 1), (n,)) < 0.5, -1.0, 1.0)
+        share = waits[:, :n] / waits.sum(1, keepdim=True)
+        return self.project(given, _added(given, radius * share * sign))
+
+    def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
+        # KKT (2103.01208, Prop. 1): t = clip(wanted - level, 0, room), with the smallest level
+        # >= 0 that keeps sum t <= eps. As the level falls, a coordinate starts to move at
+        # level = wanted and stops at wanted - room; in between, the sum is linear.
+        wanted, order = wanted.sort(dim=1, descending=True)
+        room = room.gather(1, order)
+        # A gap wider than any room only says "one after the other", so it may shrink to that room.
+        # A float64 level near an output of 1e30 could not tell the start from the stop.
+        gaps = wanted - pad(wanted[:, 1:], (0, 1))
+        gaps = gaps.minimum(room.amax(1, keepdim=True))
+        wanted = gaps.flip(1).cumsum(1).flip(1)
+        levels, event = torch.cat([wanted, wanted - room], 1).sort(dim=1, descending=True)
+        slope = torch.where(event < wanted.shape[1], 1, -1).cumsum(1)  # coordinates on the move
+        gained = slope[:, :-1] * (levels[:, :-1] - levels[:, 1:])
+        total = pad(gained.cumsum(1), (1, 0))
+        k = (total <= self.eps).sum(1, keepdim=True) - 1
+        left = self.eps - total.gather(1, k)
+        # The slope is 0 after the last stop only, where every lower level will do.
+        level = (levels.gather(1, k) - left / slope.gather(1, k).clamp(min=1)).clamp(min=0)
+        moved = (wanted - level).clamp(min=0).minimum(room)
+        return torch.zeros_like(moved).scatter(1, order, moved)
+
+
+@dataclass(frozen=True)
+class L0(Lp):
+    """At most `eps` features (entries of the tensor) change, each as it likes within the box."""
+
+    tolerance: ClassVar[float] = 0.0
+
+    eps: Whole
+
+    def size(self, given: Tensor, output: Tensor) -> Tensor:
+        """The number [B] of entries that differ at all."""
+        return (_rows(given) != _rows(output)).sum(1).to(given.dtype)
+
+    def steepest(self, gradient: Tensor) -> Tensor:
+        """The sign of the gradient at its largest entry (the first of equals), 0 elsewhere.
+
+        One feature has size 1 whatever its change; it is taken to change by 1 at most.
+        """
+        return _largest_sign(gradient)
+
+    def sample(self, given: Tensor, key: Tensor) -> Tensor:
+        """A uniformly random set of eps features, each set to a uniform value in the box."""
+        low, high = self._box()
+        x = _rows(given)
+        order = chance.uniform(chance.fold(key, 0), x.shape[1:]).argsort(dim=1, stable=True)
+        chosen = order[:, : self.eps]
+        value = low + chance.uniform(chance.fold(key, 1), x.shape[1:]).double() * (high - low)
+        value = value.to(x.dtype).clamp(low, high).gather(1, chosen)
+        return x.scatter(1, chosen, value).reshape(given.shape)
+
+    def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
+        # Moving by t takes wanted^2 - (wanted - t)^2 off the squared distance.
+        best = torch.minimum(wanted, room)
+        gain = best * (2 * wanted - best)
+        chosen = gain.argsort(dim=1, descending=True, stable=True)[:, : self.eps]
+        return torch.zeros_like(best).scatter(1, chosen, best.gather(1, chosen))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, ...] as [B, n]; also where B or the rest is empty, unlike `flatten`."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _change(given: Tensor, output: Tensor) -> Tensor:
+    """The displacement, float64 [B, n]: exact, unlike a float32 one."""
+    return _rows(output).double() - _rows(given).double()
+
+
+def _added(given: Tensor, displacement: Tensor) -> Tensor:
+    """`given` plus a float64 displacement [B, n], in the shape and type of `given`."""
+    return (_rows(given).double() + displacement).to(given.dtype).reshape(given.shape)
+
+
+def _unit(v: Tensor) -> Tensor:
+    """Each row [B, n] over its Euclidean length; zero where that is zero."""
+    length = torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    return v / torch.where(length == 0, 1.0, length)
+
+
+def _largest_sign(gradient: Tensor) -> Tensor:
+    """The sign of the largest entry in absolute value, in its place, zero elsewhere."""
+    rows = _rows(gradient)
+    place = rows.abs().argmax(dim=1, keepdim=True)
+    signs = rows.gather(1, place).sign()
+    return torch.zeros_like(rows).scatter(1, place, signs).reshape(gradient.shape)

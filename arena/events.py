@@ -1,0 +1,114 @@
+"""What TensorBoard shows of a run: payoffs by round, inputs beside their answers, HParams."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from arena.arena import Record
+from arena.knowledge import INVALID, REFUSED
+
+_COMPARED = (
+    "payoff/attacker",
+    "payoff/defender",
+    "metrics/clean_error",
+    "metrics/attacked_error",
+    "metrics/queries",
+    "metrics/gradients",
+)
+_TILE = 96  # pixels a side of an exhibited image
+
+
+class Events:
+    """The events of one run.
+
+    Args:
+        folder: Where the events go.
+        from_round: The first round that will be written; TensorBoard forgets what an earlier,
+            killed writer put at or after it.
+        hparams: What sets this run apart from its sweep's others, for the HParams tab.
+    """
+
+    def __init__(
+        self, folder: Path, from_round: int = 0, hparams: Mapping[str, Any] | None = None
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder), purge_step=from_round)
+        if hparams:
+            from tensorboard.plugins.hparams import summary_v2 as hp
+
+            self._add(hp.hparams_pb(dict(hparams)))
+
+    def round(self, record: Record) -> None:
+        """Writes a round, and waits until it is on the disk."""
+        scalars: dict[str, float] = {f"payoff/{k}": v for k, v in record.payoffs.items()}
+        scalars |= {f"metrics/{k}": v for k, v in record.metrics.items()}
+        scalars |= {f"seconds/{k}": v for k, v in record.seconds.items()}
+        for tag, value in scalars.items():
+            self._writer.add_scalar(tag, value, record.round)
+        if (grid := inputs_grid(record.exhibit)) is not None:
+            self._writer.add_image("inputs", grid, record.round, dataformats="HWC")
+        self._writer.flush()
+
+    def sweep(self, hparams: Sequence[Mapping[str, Any]]) -> None:
+        """Declares what a sweep varied, typed so that the tab can filter, and what it measured."""
+        from tensorboard.plugins.hparams import summary_v2 as hp
+
+        values: dict[str, set[Any]] = {}
+        for run in hparams:
+            for key, value in run.items():
+                values.setdefault(key, set()).add(value)
+        domains = [
+            hp.HParam(key, hp.Discrete(sorted(found)))
+            for key, found in values.items()
+            if len({type(value) for value in found}) == 1
+        ]
+        self._add(hp.hparams_config_pb(domains, [hp.Metric(tag) for tag in _COMPARED]))
+
+    def _add(self, summary: Any) -> None:
+        # The one private call: SummaryWriter's own add_hparams makes a sub-run for every run.
+        self._writer._get_file_writer().add_summary(summary)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the events file."""
+        self._writer.close()
+
+
+def answer_text(label: int) -> str:
+    """An answer as a person reads it."""
+    return {REFUSED: "refused", INVALID: "not finite"}.get(label, str(label))
+
+
+def inputs_grid(exhibit: Mapping[str, Tensor]) -> "np.ndarray[Any, Any] | None":
+    """Clean inputs above, attacked ones below, each with its answer; uint8 [H, W, 3].
+
+    None where inputs are no images.
+    """
+    if "clean" not in exhibit or exhibit["clean"].ndim != 4:
+        return None
+    from PIL import Image, ImageDraw
+
+    clean, attacked, y = exhibit["clean"], exhibit["attacked"], exhibit["y"]
+    caption = 16
+    sheet = Image.new("RGB", (_TILE * len(y), 2 * (_TILE + caption)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i in range(len(y)):
+        for row, (x, answers) in enumerate(
+            [(clean, exhibit["clean_answer"]), (attacked, exhibit["attacked_answer"])]
+        ):
+            pixels = x[i].clamp(0, 1).mul(255).to(torch.uint8)
+            pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+            tile = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            top = row * (_TILE + caption)
+            tile = tile.resize((_TILE - 4, _TILE - 4), Image.Resampling.NEAREST)
+            sheet.paste(tile, (i * _TILE + 2, top + caption))
+            right = int(answers[i]) == int(y[i])
+            text = f"{int(y[i])} -> {answer_text(int(answers[i]))}"
+            colour = "darkgreen" if right else "firebrick"
+            draw.text((i * _TILE + 4, top + 3), text, fill=colour)
+    return np.asarray(sheet)

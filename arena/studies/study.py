@@ -1,0 +1,77 @@
+"""What a study is given: the match that the configuration describes, and a folder."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arena.arena import Arena
+from arena.core import Game, MoveOrder, Player
+from arena.fields import Declared
+from arena.log import RunLog
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A match, ready to play, and where its record goes.
+
+    Attributes:
+        config: The whole configuration as plain data; with order and seed, the match's identity.
+        hparams: What a sweep compares.
+    """
+
+    game: Game
+    players: Mapping[str, Player]
+    order: MoveOrder
+    seed: int
+    batch_size: int
+    folder: Path
+    config: Mapping[str, Any]
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+
+    def arena(self) -> Arena:
+        """The match, checked but not begun."""
+        return Arena(self.game, self.players, self.order, self.seed, self.batch_size)
+
+    def variant(self, order: MoveOrder, seed: int, folder: Path) -> "Setup":
+        """The same match under another order and seed."""
+        return replace(self, order=order, seed=seed, folder=folder)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A match that was played: its lines, and costs [rounds, n] by player."""
+
+    lines: list[dict[str, Any]]
+    costs: dict[str, np.ndarray[Any, Any]]
+    fresh: int
+    """How many of its rounds were played just now; the others were found in the folder."""
+
+
+def play(setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None]) -> Played:
+    """Plays a match up to `rounds`, or goes on with one that was broken off; tells each line."""
+    arena = setup.arena()
+    config = {**setup.config, "order": str(setup.order), "seed": setup.seed}
+    with RunLog(setup.folder, config, setup.hparams) as log:
+        found = len(log.lines)
+        for line in log.lines[:rounds]:
+            tell(line)
+        if log.state is not None and found < rounds:
+            arena.load_state_dict(log.state)
+        if found < rounds:
+            for record in arena.play(rounds):
+                log.write(record, arena.state_dict())
+                tell(record.line())
+        costs = {name: cost[:rounds].numpy() for name, cost in log.costs.items()}
+        return Played(log.lines[:rounds], costs, max(rounds - found, 0))
+
+
+class Study(Declared, ABC):
+    """What a user runs."""
+
+    @abstractmethod
+    def run(self, setup: Setup) -> None:
+        """Runs it, prints what came out, and leaves everything in the folder."""
