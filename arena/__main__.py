@@ -104,7 +104,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text = "the disk is full; free some room and start again: finished rounds are kept"
     elif isinstance(error, OSError) and error.filename:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        text = os.fsdecode(error.filename) + f": {error.strerror}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "\n       ".join(lines[:2]) or type(error).__name__
 

@@ -4,7 +4,6 @@ Players and orders are those of every other game, so `order=attacker_first` mean
 action of the defender is a row, of the attacker a column; a move is a mixture over one's actions.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -201,46 +200,29 @@ def _payoffs(cost: Any, player: str) -> Tensor:
     return matrix if player == "defender" else matrix.T
 
 
-class _Seated(Strategy, ABC):
-    """A strategy that must know which side it plays."""
-
-    seat: str
-
-    @property
-    def other(self) -> str:
-        """The opponent's name."""
-        return "attacker" if self.seat == "defender" else "defender"
-
-    @abstractmethod
-    def respond(self, turn: Turn) -> Tensor:
-        """A mixture [n]."""
-
-
 @dataclass(frozen=True)
-class AttackerBestReplies(_Seated):
+class AttackerBestReplies(Strategy):
     """The attacker's best pure reply to the mixture it sees; ties in the defender's favour.
 
     That is the reply of the strong Stackelberg equilibrium; its first best action among ties.
     """
 
-    seat: ClassVar[str] = "attacker"
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": Commitment}
 
     def respond(self, turn: Turn) -> Tensor:
         """A pure mixture [n]."""
-        return _best_reply(turn, self.seat, self.other)
+        return _best_reply(turn, "attacker", "defender")
 
 
 @dataclass(frozen=True)
-class DefenderBestReplies(_Seated):
+class DefenderBestReplies(Strategy):
     """The defender's best pure reply to the mixture it sees; ties in the attacker's favour."""
 
-    seat: ClassVar[str] = "defender"
     needs: ClassVar[Mapping[str, type[View]]] = {"attacker": Commitment}
 
     def respond(self, turn: Turn) -> Tensor:
         """A pure mixture [n]."""
-        return _best_reply(turn, self.seat, self.other)
+        return _best_reply(turn, "defender", "attacker")
 
 
 def _best_reply(turn: Turn, seat: str, other: str) -> Tensor:
@@ -254,19 +236,18 @@ def _best_reply(turn: Turn, seat: str, other: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DefenderCommits(_Seated):
+class DefenderCommits(Strategy):
     """The defender commits to what is best against an attacker who replies at its best.
 
     A mixture (Conitzer & Sandholm 2006), or the best pure action where its space allows no other.
     """
 
-    seat: ClassVar[str] = "defender"
     needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
 
     def respond(self, turn: Turn) -> Tensor:
         """The mixture [n] to commit to."""
-        own = _payoffs(turn.player.cost, self.seat)
-        theirs = _payoffs(turn.see(self.other, View).task.cost, self.seat)
+        own = _payoffs(turn.player.cost, "defender")
+        theirs = _payoffs(turn.see("attacker", View).task.cost, "defender")
         if not _mixtures(turn.player).pure:
             mixture, _ = mixed_commitment(own.numpy(), theirs.numpy())
             weights = torch.from_numpy(mixture).clamp(min=0)
