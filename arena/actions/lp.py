@@ -9,9 +9,10 @@ Tolerances:
     * The box is exact, as rounded to float32.
     * A size may exceed eps by `Lp.tolerance` of itself: the rounding of an attack that works in
       float32. At eps = 0 nothing may move. L0 is counted exactly.
-    * A projection is computed in float64 and rounded towards `given`, so its size is at most
-      eps (to 1e-14 relative), it is idempotent to the bit, and each coordinate is within
-      1e-7 of the nearest point's, for a box of size 1 (a float32 step, L2's cancellation).
+    * A projection is rounded towards `given`, so its size is at most eps (to 1e-14 relative),
+      it is idempotent to the bit, and each coordinate is within 1e-7 of the nearest point's,
+      for a box of size 1 (a float32 step, L2's cancellation). L-inf works in float32, the
+      others in float64.
 
 Shapes: `given`, `output`, `gradient` are [B, ...] float32; `key` [B] as in `chance`.
 """
@@ -127,6 +128,18 @@ class Linf(Lp):
     def size(self, given: Tensor, output: Tensor) -> Tensor:
         """The largest change [B] of any value."""
         return _change(given, output).abs().amax(1).to(given.dtype)
+
+    def project(self, given: Tensor, output: Tensor) -> Tensor:
+        """The legal point nearest to `output`: each value cut to its interval.
+
+        Stays in float32, since a descent does this every step: the interval's ends are rounded,
+        then moved one float32 step towards `given`, lest their rounding add up to a size above
+        eps. NaN stays, for `contains` to reject.
+        """
+        low, high = self._box()
+        lowest = (given - self.eps).nextafter(given).clamp(min=low)
+        highest = (given + self.eps).nextafter(given).clamp(max=high)
+        return output.clamp(lowest, highest)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The sign of the gradient (the step of FGSM, 1412.6572)."""
