@@ -1,0 +1,178 @@
+"""Every yaml composes, says what each option means, and plays a small match."""
+
+import ast
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from arena import __main__ as shell
+from arena import schema
+from arena.arena import Arena
+
+CONF = Path(__file__).parent.parent / "conf"
+YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
+
+# A match of seconds. What is swept below overrides it.
+SMALL = [
+    "game.examples=24",
+    "learner=linear",
+    "defender.strategy.recipe.epochs=2",
+]
+# What an option needs beside it to be playable.
+COMPANIONS = (
+    {
+        "attacker/actions/pool": ["threat=replay"],
+        "attacker/actions/l0": ["threat=linf_white"],
+        "attacker/strategy/square": ["threat=linf_score"],
+        "attacker/strategy/hopskipjump": ["threat=linf_label"],
+        "attacker/strategy/replay": ["threat=replay"],
+        "attacker/knowledge/gray_box": ["threat=gray"],
+        "attacker/knowledge/scores": ["threat=linf_score"],
+        "attacker/knowledge/labels": ["threat=linf_label"],
+        "attacker/knowledge/no_box": ["threat=transfer"],
+        "defender/knowledge/task": ["defender/strategy=erm"],
+        "attacker/cost/matrix": ["experiment=matching_pennies"],
+        "defender/cost/matrix": ["experiment=matching_pennies"],
+        "game/matrix": ["experiment=matching_pennies"],
+    }
+    | {
+        f"{player}/{option}": ["experiment=matching_pennies"]
+        for player in ("attacker", "defender")
+        for option in ("actions/mixtures", "knowledge/commitment", "strategy/best_reply")
+    }
+    | {
+        f"{player}/strategy/mix": ["experiment=matching_pennies", f"{player}.actions.pure=false"]
+        for player in ("attacker", "defender")
+    }
+    | {"defender/strategy/commit": ["experiment=conitzer_sandholm"]}
+)
+MATRIX = {option for option, with_ in COMPANIONS.items() if "experiment" in with_[0]}
+
+
+def composed(overrides):
+    OmegaConf.register_new_resolver("run_name", shell.run_name, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", lambda: "sweep", replace=True)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=overrides)
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def small(option):
+    """Overrides that choose a yaml ("group/name") in a match of seconds."""
+    group, _, name = option.rpartition("/")
+    chosen = {"learner": None} if group == "learner" else {}
+    overrides = [o for o in SMALL if o.split("=")[0] not in chosen]
+    if group == "defender/strategy" or "defender/strategy=erm" in COMPANIONS.get(option, []):
+        overrides = [o for o in overrides if "recipe" not in o]
+        prefix = ".recipe" if name == "retrain" else ""
+        overrides.append(f"defender.strategy{prefix}.epochs=2")
+    if group == "data" and name != "digits":
+        overrides.append("data.path=idx")
+    if option in MATRIX or group == "experiment":
+        overrides = []
+    return [*COMPANIONS.get(option, []), f"{group}={name}", *overrides]
+
+
+def write_idx(folder):
+    """Four IDX files of a few random images."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for part, n in (("train", 60), ("t10k", 40)):
+        images = generator.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        header = struct.pack(">IIII", 0x0803, *images.shape)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        header = struct.pack(">II", 0x0801, n)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+
+def test_there_is_something_to_test():
+    assert len(YAMLS) > 40
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=str)
+def test_every_option_has_a_comment_and_every_field_an_option(path):
+    lines = (CONF / path).read_text().splitlines()
+    assert lines[0].startswith("#"), "the first line says what this is"
+    if path.parts[0] in ("threat", "experiment") or path.name == "config.yaml":
+        return
+    uncommented = [
+        line
+        for line in lines[1:]
+        if re.match(r"\s*\w+:", line) and "_target_" not in line and " # " not in line
+    ]
+    assert not uncommented
+    config = OmegaConf.to_container(OmegaConf.load(CONF / path), resolve=False)
+    declared = schema.declared(config["_target_"])
+    assert declared is not None
+    assert set(declared) == set(config) - {"_target_"}, "an option is missing, or unknown"
+
+
+OPTIONS = [str(path.with_suffix("")) for path in YAMLS if path.parent != Path()]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_plays(option, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_idx(tmp_path / "idx")
+    config = composed(small(option))
+    schema.check(config)
+    made = {key: schema.build(config[key]) for key in ("game", "order", "attacker", "defender")}
+    players = {name: made[name] for name in ("attacker", "defender")}
+    arena = Arena(made["game"], players, made["order"], seed=1)
+    (record,) = arena.play(1)
+    assert set(record.payoffs) == {"attacker", "defender"}
+    n = 1 if config["game"]["_target_"].endswith("MatrixGame") else config["game"]["examples"] // 2
+    assert all(len(cost) == n for cost in record.costs.values())
+
+
+def test_the_default_configuration_is_typed_throughout():
+    config = composed([])
+    schema.check(config)
+    for name in ("game", "order", "attacker", "defender", "study"):
+        assert "_target_" in config[name]
+
+
+def test_presets_lose_to_the_command_line():
+    config = composed(["threat=linf_score", "attacker/strategy=hopskipjump"])
+    assert config["attacker"]["strategy"]["_target_"].endswith("HopSkipJump")
+    assert config["attacker"]["knowledge"]["probe"] == "scores"
+
+
+def test_the_schema_reads_what_the_classes_declare():
+    """The static reading of every target agrees with the class itself."""
+    import dataclasses
+    import importlib
+
+    targets = {
+        match
+        for path in CONF.rglob("*.yaml")
+        for match in re.findall(r"_target_: (arena[\w.]+)", path.read_text())
+    }
+    assert len(targets) > 25
+    for target in targets:
+        module, _, name = target.rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        if not dataclasses.is_dataclass(cls):
+            continue
+        read = schema.declared(target)
+        fields = dataclasses.fields(cls)
+        assert set(read) == {field.name for field in fields}, target
+        for field in fields:
+            required = field.default is dataclasses.MISSING
+            required &= field.default_factory is dataclasses.MISSING
+            assert read[field.name].required == required, f"{target}.{field.name}"
+
+
+def test_annotations_are_written_as_the_schema_can_read_them():
+    for path in (CONF.parent / "arena").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                for line in node.body:
+                    if isinstance(line, ast.AnnAssign):
+                        assert "fields." not in ast.unparse(line.annotation), path

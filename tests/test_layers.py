@@ -1,0 +1,73 @@
+"""Imports point down: the order of the rooms, enforced."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent / "arena"
+
+# Each room may import those before it (and itself, where marked in SAME).
+ORDER = [
+    {"fields", "chance"},
+    {"knowledge", "schema", "solvers", "estimate"},
+    {"core"},
+    {"actions", "costs", "learners", "data"},
+    {"attacks"},
+    {"defenses"},
+    {"games"},
+    {"arena"},
+    {"events"},
+    {"log"},
+    {"report"},
+    {"studies"},
+    {"__main__", "__init__"},
+]
+LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "arena":
+            yield from (f"arena.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("arena."):
+            yield node.module
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("arena"))
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_every_room_has_its_place():
+    found = {path.stem if path.parent == ROOT else path.parent.name for path in ROOT.rglob("*.py")}
+    assert found == set(LEVEL)
+
+
+def test_imports_point_down():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        own = path.stem if path.parent == ROOT else path.parent.name
+        if path.name == "__init__.py" and path.parent != ROOT:
+            continue
+        for module in imports(path):
+            other = room(module)
+            if other != own and LEVEL[other] >= LEVEL[own]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module}")
+    assert not wrong
+
+
+def test_room_inits_import_nothing():
+    for path in ROOT.glob("*/__init__.py"):
+        tree = ast.parse(path.read_text())
+        assert len(tree.body) == 1, f"{path} holds more than a docstring"
+
+
+def test_solvers_know_numpy_and_scipy_only():
+    tree = ast.parse((ROOT / "solvers.py").read_text())
+    found = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert found <= {"numpy", "scipy"}
