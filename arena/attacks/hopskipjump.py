@@ -165,11 +165,12 @@ class _Walk:
 
     def _shrunk(self, at: Tensor, far: Tensor, radius: Tensor) -> Tensor:
         """The point of the way from the given inputs to `far` at a distance `radius`."""
-        radius = _wide(radius, far)
-        delta = far - self.given[at]
+        given, radius = self.given[at], _wide(radius, far)
         if isinstance(self.space, Linf):
-            return self.given[at] + delta.maximum(-radius).minimum(radius)
-        return self.given[at] + delta * (radius / _wide(self.space.size(self.given[at], far), far))
+            delta = (far - given).maximum(-radius).minimum(radius)
+        else:
+            delta = (far - given) * (radius / _wide(self.space.size(given, far), far))
+        return (given + delta).clamp(*self.space.box)  # rounding may have left the box
 
     def direction(self, on: Tensor, evals: int, t: int) -> Tensor:
         """The unit step [b, ...] into the mistakes at each point, equation 16 (zero if not `on`).
@@ -211,10 +212,8 @@ class _Walk:
 
     def _noise(self, key: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Random directions [B, *shape] of Euclidean length 1."""
-        if isinstance(self.space, L2):
-            noise = chance.normal(key, shape)
-        else:
-            noise = 2 * chance.uniform(key, shape) - 1
+        normal = isinstance(self.space, L2)
+        noise = chance.normal(key, shape) if normal else 2 * chance.uniform(key, shape) - 1
         length = noise.flatten(1).norm(dim=1)
         return noise / _wide(length.clamp(min=torch.finfo(length.dtype).tiny), noise)
 

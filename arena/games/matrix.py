@@ -231,7 +231,7 @@ def _best_reply(turn: Turn, seat: str, other: str) -> Tensor:
     theirs = _payoffs(view.task.cost, other).T @ view.mixture
     # Ties up to rounding: a mixture that makes the follower indifferent is exact in theory only.
     best = own >= own.max() - 1e-9
-    reply = torch.where(best, theirs, -torch.inf).argmax()
+    reply = int(torch.where(best, theirs, -torch.inf).argmax())
     return torch.eye(len(own), dtype=torch.float64)[reply]
 
 
