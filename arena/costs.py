@@ -27,19 +27,32 @@ class AnswerCost(Cost):
         """The cost of `labels` where the truth is `y`; any shapes that broadcast."""
 
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """Minus the log of the expected gain, [B].
+        """Minus the log of the expected gain, [B]; with a refusal column, minus a margin.
 
         The gain g_k of answer k is the most that the truth's row can cost, less what k costs. The
         surrogate is -log sum_k g_k p_k, for softmax probabilities p: cross-entropy for the error
         rate, cross-entropy to the target for a targeted cost, and for any matrix a loss whose
         gradient does not vanish when the model is sure. Constant where every answer costs the same.
+
+        A refusal is decided by a comparison (a threshold on the confidence, say), and its share of
+        the softmax may not depend on the input at all. There the surrogate is the largest logit
+        among the answers that are not the best, less the largest among the best: what the argmax
+        decides by.
         """
         answers = torch.arange(logits.shape[1], device=logits.device)
-        if classes is not None:
+        refuses = classes is not None and logits.shape[1] > classes
+        if refuses:
             answers = torch.where(answers == classes, REFUSED, answers)
         cost = self.answered(answers[None, :], y[:, None])
         gain = cost.amax(1, keepdim=True) - cost
-        gain = torch.where(gain.sum(1, keepdim=True) > 0, gain, 1.0)
+        matters = gain.sum(1, keepdim=True) > 0
+        if refuses:
+            best = gain == gain.amax(1, keepdim=True)
+            margin = logits.where(~best, -torch.inf).amax(1) - logits.where(best, -torch.inf).amax(
+                1
+            )
+            return torch.where(matters[:, 0], margin, 0.0)
+        gain = torch.where(matters, gain, 1.0)
         return logits.logsumexp(1) - (logits + gain.log()).logsumexp(1)
 
 
@@ -123,7 +136,7 @@ class CostMatrix(AnswerCost):
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
         """The matrix entry; index -1 (`REFUSED`) is its last column."""
-        matrix = torch.tensor(self.matrix, device=y.device)
+        matrix = torch.tensor(self.matrix, dtype=torch.float32, device=y.device)
         if matrix.shape[0] == matrix.shape[1]:
             matrix = torch.cat([matrix, matrix.amax(1, keepdim=True)], 1)
         # An INVALID answer is never scored; clamping keeps the lookup defined.

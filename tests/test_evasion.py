@@ -354,14 +354,15 @@ def test_a_refusing_model_can_be_attacked_through_its_refusal_column():
     honest = last(evasion(attacker(Honest()), refusing))
 
     def attacked(cost):
-        return last(evasion(attacker(PGD(20, 0.15), cost=cost), refusing))
+        player = attacker(PGD(20, 0.15), cost=cost, actions=Linf(0.3))
+        return last(evasion(player, refusing))
 
     assert 0 < honest.metrics["refused"] < 0.5
-    # Where a refusal is as good as an error the attacker goes for it; where only errors pay, not.
-    assert attacked(Negation(ErrorRate())).metrics["refused"] > 0.8
+    # Where a refusal is as good as an error some inputs end there; where only errors pay, none.
+    assert attacked(Negation(ErrorRate())).metrics["refused"] > 0.1
     errors_only = attacked(Negation(Refusal(0.5, 0.0)))
-    assert errors_only.payoffs["attacker"] > 0.5
-    assert errors_only.metrics["refused"] < 0.4
+    assert errors_only.payoffs["attacker"] > 0.9
+    assert errors_only.metrics["refused"] < 0.1
 
 
 def test_setups_that_cannot_work_are_refused_at_once():
