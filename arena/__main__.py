@@ -3,18 +3,21 @@
 Nothing heavy is imported until the configuration is known to be sound.
 """
 
+import argparse
 import errno
 import hashlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from arena.schema import build, check, near
+from arena.fields import Count, problem
+from arena.schema import ConfigError, Node, build, check, near
 
+_TRACEBACK = "ARENA_TRACEBACK"
 _SWEEP = "ARENA_SWEEP"  # in the environment, so that a launcher's worker processes agree
 _USERS_MISTAKE = 2
 CONF = next(
@@ -26,7 +29,7 @@ CONF = next(
 
 def run_name(overrides: Sequence[str]) -> str:
     """A folder's name for a run: its overrides, or `default`; short, and the same every time."""
-    mine = [o for o in overrides if not o.lstrip("+~").startswith("hydra")]
+    mine = [o for o in overrides if not o.lstrip("+~").startswith(("hydra", "study="))]
     name = ",".join(re.sub(r"[^\w.,=+~-]+", ".", override) for override in mine) or "default"
     if len(name) <= 100:
         return name
@@ -47,24 +50,18 @@ def main() -> None:
     os.environ[_SWEEP] = run_name(own)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda: os.environ[_SWEEP], replace=True)
-    # A user's own classes lie where the command is given, or beside their yaml.
-    for flag, value in pairwise(arguments):
-        if flag in ("--config-dir", "-cd"):
-            sys.path.insert(0, str(Path(value).resolve()))
-    sys.path.insert(0, str(Path.cwd()))
     # Hydra then raises what it would otherwise print in its own way, and exit.
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    _failures.clear()
     try:
+        _find_users_classes(arguments)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
     except _mistakes() as error:
-        if os.environ.get("ARENA_TRACEBACK"):
-            raise
-        print(f"arena: {explain(error)}", file=sys.stderr)
-        sys.exit(_USERS_MISTAKE)
+        _refuse(error)
     except KeyboardInterrupt:
         sys.exit("\narena: interrupted; start the same command again to go on")
     if _failures:
-        print(f"arena: {len(_failures)} runs failed:", file=sys.stderr)
+        print(f"arena: {len(_failures)} of the sweep's runs failed:", file=sys.stderr)
         for name, why in _failures.items():
             print(f"  {name}: {why}", file=sys.stderr)
         sys.exit(_USERS_MISTAKE)
@@ -73,13 +70,39 @@ def main() -> None:
 _failures: dict[str, str] = {}
 
 
+def _find_users_classes(arguments: Sequence[str]) -> None:
+    """Makes importable what lies where the command is given, or beside the user's own yaml.
+
+    Raises:
+        ConfigError: On an option that hydra does not know, which it would answer with its usage.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        known, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if unknown and unknown[0].startswith("-"):
+        options = re.findall(r"--[\w-]+", parser.format_usage())
+        raise ConfigError(f"no option {unknown[0]}{near(unknown[0], options)}")
+    if unknown:
+        raise ConfigError(f"{unknown[0]} stands after an option; put all options last")
+    folders = [Path.cwd()]
+    if known.config_dir:
+        folders.append(Path(known.config_dir).resolve())
+    sys.path[:0] = map(str, folders)
+
+
 def _mistakes() -> tuple[type[Exception], ...]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
-    found: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException)
+    found: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException, YAMLError)
     # ValueError covers configuration, ranges, data and unplayable matches; OSError files and disk.
-    found += (ValueError, OSError, PermissionError, NotImplementedError)
+    found += (ValueError, OSError, NotImplementedError)
     if "arena.core" in sys.modules:
         from arena.core import IllegalMove
 
@@ -87,42 +110,40 @@ def _mistakes() -> tuple[type[Exception], ...]:
     return found
 
 
+def _refuse(error: Exception) -> NoReturn:
+    if os.environ.get(_TRACEBACK):
+        raise error
+    print(f"arena: {explain(error)}", file=sys.stderr)
+    sys.exit(_USERS_MISTAKE)
+
+
 def explain(error: Exception) -> str:
     """The error in one or two lines, with near matches where a name was mistyped."""
-    text = str(error).strip()
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match.group(1))
-    if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
-        group, _, option = match.group(2).rpartition("/")
-        group = group.removeprefix("conf/")
-        return f"{group} has no option {option}{near(option, _options(group))}"
-    if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, option = match.group(1).rpartition("/")
-        return f"{group} has no option {option}{near(option, _options(group))}"
-    if match := re.search(r"key '([^']+)'", text, re.IGNORECASE):
-        text = text.splitlines()[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        text = f"{group} has no option {option}{near(option, error.options or [])}"
+    elif isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
+        # The message has the whole key, the cause the part that is wrong.
+        key = text.split("'")[1]
+        text = _unknown_key(key, error.__cause__.parent_node)
+    elif isinstance(error, OverrideParseException):
+        text = f"{error.override} cannot be read as KEY=VALUE: {text}"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = "the disk is full; free some room and start again: finished rounds are kept"
     elif isinstance(error, OSError) and error.filename:
-        text = os.fsdecode(error.filename) + f": {error.strerror}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    lines = [line.strip() for line in text.splitlines() if line.strip(" ^")]
     return "\n       ".join(lines[:2]) or type(error).__name__
 
 
-def _options(group: str) -> list[str]:
-    return [path.stem for path in (CONF / group).glob("*.yaml")]
-
-
-def _unknown_key(key: str) -> str:
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = compose("config")
-    known = sorted(_keys(config, ""))
-    groups = [str(path.parent.relative_to(CONF)) for path in CONF.glob("**/*.yaml")]
-    return f"no option {key}{near(key, [*known, *groups])}"
+def _unknown_key(key: str, parent: Any) -> str:
+    groups = {str(path.parent.relative_to(CONF)) for path in CONF.glob("*/**/*.yaml")}
+    keys = _keys(parent._get_root(), "")
+    return f"no option {key}{near(key, [*keys, *groups], [str(name) for name in parent])}"
 
 
 def _keys(node: Any, prefix: str) -> list[str]:
@@ -133,8 +154,14 @@ def _keys(node: Any, prefix: str) -> list[str]:
     found = [prefix] if prefix else []
     for key in node:
         value = node._get_node(key)
-        found += _keys(value, f"{prefix}.{key}" if prefix else str(key))
+        found += _keys(value, f"{prefix}.{key!s}" if prefix else str(key))
     return found
+
+
+_ROOT = {
+    **dict.fromkeys(("game", "order", "attacker", "defender", "study"), Node),
+    **{"seed": int, "batch_size": Count, "threads": Count},
+}
 
 
 def _task(config: Any) -> None:
@@ -147,12 +174,20 @@ def _task(config: Any) -> None:
     folder = Path(now.runtime.output_dir)
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        for key, kind in _ROOT.items():
+            if found := problem(plain.get(key), kind):
+                raise ConfigError(f"{key}={plain.get(key)} {found}")
         check(plain)
         _run(plain, folder, now)
-    except _mistakes() as error:
-        if now.mode == RunMode.RUN or os.environ.get("ARENA_TRACEBACK"):
+    except Exception as error:
+        mistaken = isinstance(error, _mistakes())
+        if now.mode == RunMode.RUN and mistaken:
+            _refuse(error)
+        if now.mode == RunMode.RUN or os.environ.get(_TRACEBACK):
             raise
-        # One unplayable corner of a sweep must not lose the others.
+        # One failing corner of a sweep must not lose the others.
+        if not mistaken:
+            traceback.print_exc()
         _failures[folder.name] = explain(error)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.txt").write_text(explain(error) + "\n", encoding="utf-8")
@@ -185,9 +220,9 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
         hparams=hparams,
     )
     setup.arena()  # refuses an unplayable match before anything is written
-    claim(folder, plain, list(now.overrides.task), hparams)
-    (folder / "failed.txt").unlink(missing_ok=True)
-    made["study"].run(setup)
+    with claim(folder, plain, list(now.overrides.task), hparams):
+        (folder / "failed.txt").unlink(missing_ok=True)
+        made["study"].run(setup)
 
 
 if __name__ == "__main__":

@@ -313,9 +313,10 @@ class Learner(Declared, ABC):
 
     def build(self, shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
         """The module whose initial parameters are a function of the seed (drawn on the CPU)."""
-        # torch's initialisers read the global generator; the fork gives it back as it was.
+        # torch's initialisers read the global generator; the fork gives it back as it was. That is
+        # the CPU's alone: torch.manual_seed would seed, and leave seeded, every accelerator too.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             return self.layers(shape, classes)
 
 
@@ -417,7 +418,7 @@ class MoveOrder(Declared):
                 raise ValueError(f"MoveOrder: stage {list(stage)} must name each player once")
 
     def __str__(self) -> str:
-        return " > ".join(" + ".join(stage) for stage in self.stages)
+        return ", then ".join(" with ".join(stage) for stage in self.stages)
 
     @classmethod
     def attacker_first(cls) -> "MoveOrder":

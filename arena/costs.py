@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from arena.core import Cost, Outcome
 from arena.fields import NonNegative, Whole
@@ -29,10 +30,11 @@ class AnswerCost(Cost):
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
         """Minus the log of the expected gain, [B]; with a refusal column, minus a margin.
 
-        The gain g_k of answer k is the most that the truth's row can cost, less what k costs. The
-        surrogate is -log sum_k g_k p_k, for softmax probabilities p: cross-entropy for the error
-        rate, cross-entropy to the target for a targeted cost, and for any matrix a loss whose
-        gradient does not vanish when the model is sure. Constant where every answer costs the same.
+        The gain g_k of answer k is the most that the truth's row can cost, less what k costs, as a
+        share of the largest gain. The surrogate is -log sum_k g_k p_k, for softmax probabilities p:
+        cross-entropy for the error rate, cross-entropy to the target for a targeted cost, and for
+        any matrix a loss whose gradient does not vanish when the model is sure. Constant where
+        every answer costs the same.
 
         A refusal is decided by a comparison (a threshold on the confidence, say), and its share of
         the softmax may not depend on the input at all. There the surrogate is the largest logit
@@ -45,15 +47,18 @@ class AnswerCost(Cost):
             answers = torch.where(answers == classes, REFUSED, answers)
         cost = self.answered(answers[None, :], y[:, None])
         gain = cost.amax(1, keepdim=True) - cost
-        matters = gain.sum(1, keepdim=True) > 0
+        most = gain.amax(1, keepdim=True)
+        gain = torch.where(most > 0, gain / most, 0.5)
         if refuses:
-            best = gain == gain.amax(1, keepdim=True)
+            best = gain == 1.0
             margin = logits.where(~best, -torch.inf).amax(1) - logits.where(best, -torch.inf).amax(
                 1
             )
-            return torch.where(matters[:, 0], margin, 0.0)
-        gain = torch.where(matters, gain, 1.0)
-        return logits.logsumexp(1) - (logits + gain.log()).logsumexp(1)
+            return torch.where(most[:, 0] > 0, margin, 0.0)
+        # -log sum g p = softplus(log sum (1 - g) e^logit - log sum g e^logit): its gradient has no
+        # 1 - p in it, which in float32 is 0 from a margin of 17 on, and noise before.
+        lost, won = ((logits + share.log()).logsumexp(1) for share in (1.0 - gain, gain))
+        return torch.where(most[:, 0] > 0, softplus(lost - won), 0.0)
 
 
 @dataclass(frozen=True)

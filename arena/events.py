@@ -1,11 +1,19 @@
 """What TensorBoard shows of a run: payoffs by round, inputs beside their answers, HParams."""
 
+import io
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import summary_v2 as hp
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from arena.arena import Record
@@ -35,29 +43,30 @@ class Events:
     def __init__(
         self, folder: Path, from_round: int = 0, hparams: Mapping[str, Any] | None = None
     ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._writer: Any = SummaryWriter(str(folder), purge_step=from_round)
+        name = f"{int(time.time()):010}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / f"events.out.tfevents.{name}"
+        start = SessionLog(status=SessionLog.START)
+        self._append(file_version="brain.Event:2")
+        self._append(step=from_round, session_log=start)
         if hparams:
-            from tensorboard.plugins.hparams import summary_v2 as hp
-
-            self._add(hp.hparams_pb(dict(hparams)))
+            self._append(summary=hp.hparams_pb(dict(hparams)))
 
     def round(self, record: Record) -> None:
-        """Writes a round, and waits until it is on the disk."""
+        """Writes a round."""
         scalars: dict[str, float] = {f"payoff/{k}": v for k, v in record.payoffs.items()}
         scalars |= {f"metrics/{k}": v for k, v in record.metrics.items()}
         scalars |= {f"seconds/{k}": v for k, v in record.seconds.items()}
-        for tag, value in scalars.items():
-            self._writer.add_scalar(tag, value, record.round)
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         if (grid := inputs_grid(record.exhibit)) is not None:
-            self._writer.add_image("inputs", grid, record.round, dataformats="HWC")
-        self._writer.flush()
+            height, width, _ = grid.shape
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=png(grid)
+            )
+            values.append(Summary.Value(tag="inputs", image=image))
+        self._append(step=record.round, summary=Summary(value=values))
 
     def sweep(self, hparams: Sequence[Mapping[str, Any]]) -> None:
         """Declares what a sweep varied, typed so that the tab can filter, and what it measured."""
-        from tensorboard.plugins.hparams import summary_v2 as hp
-
         values: dict[str, set[Any]] = {}
         for run in hparams:
             for key, value in run.items():
@@ -67,16 +76,23 @@ class Events:
             for key, found in values.items()
             if len({type(value) for value in found}) == 1
         ]
-        self._add(hp.hparams_config_pb(domains, [hp.Metric(tag) for tag in _COMPARED]))
+        metrics = [hp.Metric(tag) for tag in _COMPARED]
+        self._append(summary=hp.hparams_config_pb(domains, metrics))
 
-    def _add(self, summary: Any) -> None:
-        # The one private call: SummaryWriter's own add_hparams makes a sub-run for every run.
-        self._writer._get_file_writer().add_summary(summary)
-        self._writer.flush()
+    def _append(self, **content: Any) -> None:
+        # torch's SummaryWriter writes in a thread, where a full disk ends in a traceback.
+        with open(self._path, "ab") as file:
+            event = Event(wall_time=time.time(), **content)
+            RecordWriter(file).write(event.SerializeToString())
 
-    def close(self) -> None:
-        """Closes the events file."""
-        self._writer.close()
+
+def png(pixels: "np.ndarray[Any, Any]") -> bytes:
+    """An image, uint8 [H, W, 3], as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def answer_text(label: int) -> str:

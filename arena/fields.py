@@ -40,8 +40,7 @@ Whole = Annotated[int, Range(0)]
 def problem(value: Any, kind: Any) -> str | None:
     """Says what is wrong with `value` as a `kind`, or None.
 
-    Classes other than the plain ones (numbers, strings, sequences, mappings) are not judged here:
-    in a configuration they are nodes with a `_target_` of their own.
+    Plain kinds are numbers, strings, sequences and mappings; of another class it must be one.
     """
     if get_origin(kind) is Annotated:
         plain, *marks = get_args(kind)
@@ -73,6 +72,8 @@ def problem(value: Any, kind: Any) -> str | None:
         return _sequence_problem(value, get_args(kind))
     if get_origin(kind) in (Mapping, dict):
         return None if isinstance(value, Mapping) else "must be a mapping"
+    if isinstance(kind, type) and kind.__module__ not in ("builtins", "typing"):
+        return None if isinstance(value, kind) else f"must be a {kind.__name__}"
     return None
 
 
@@ -96,7 +97,7 @@ def _hints(cls: Any) -> dict[str, Any]:  # Any: mypy thinks dataclass types unha
 
 def _frozen(value: Any) -> Any:
     """Lists become tuples, so that a declaration built from yaml is hashable like one in Python."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+    return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 
 @dataclass(frozen=True)

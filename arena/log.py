@@ -7,14 +7,15 @@ is killed loses the round it was playing and nothing else.
 
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,17 +32,60 @@ def identity(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Replaces `path` by what `write` puts into a file: wholly or not at all."""
+def atomically(path: Path, content: bytes) -> None:
+    """Replaces what `path` holds: wholly or not at all.
+
+    Raises:
+        OSError: If the disk is full, say; the old file stays.
+    """
     scratch = path.with_name(f".{path.name}.tmp")
     try:
-        write(scratch)
-        with open(scratch, "rb+") as file:
+        with open(scratch, "wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Holds the folder that `lock` lies in (made if it is not there) against other processes.
+
+    Raises:
+        BlockingIOError: If another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a") as file:  # closing it, or dying, lets go
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"{lock.parent} is being written by another process; wait for it, or choose "
+                "another folder with hydra.run.dir=..."
+            ) from None
+        yield
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """What a match's checkpoint holds.
+
+    Raises:
+        ValueError: Naming the file, if it is damaged.
+    """
+    path = folder / CHECKPOINT
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        missing = {"identity", "lines", "costs", "exhibit", "state"} - saved.keys()
+    except Exception as error:  # whatever a damaged file makes the unpickler raise
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}); remove the folder to start anew"
+        ) from None
+    if missing:
+        raise ValueError(f"{path} is damaged (no {', '.join(sorted(missing))}); remove the folder")
+    return saved
 
 
 class RunLog:
@@ -67,42 +111,26 @@ class RunLog:
         self.costs: dict[str, Tensor] = {}
         self.exhibit: dict[str, Tensor] = {}
         self.state: dict[str, Any] | None = None
-        self._lock: IO[str] | None = None
+        self._hold = ExitStack()
         self._events: Events | None = None
 
     def __enter__(self) -> "RunLog":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / ".lock", "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise BlockingIOError(
-                f"{self.folder} is being written by another process; wait for it, or choose "
-                "another folder with hydra.run.dir=..."
-            ) from None
+        self._hold.enter_context(held(self.folder / ".lock"))
         try:
             self._load()
         except BaseException:
-            self._lock.close()
+            self._hold.close()
             raise
         return self
 
     def _load(self) -> None:
-        path = self.folder / CHECKPOINT
-        if not path.exists():
+        if not (self.folder / CHECKPOINT).exists():
             return
-        try:
-            saved = torch.load(path, weights_only=True)
-            found = saved["identity"]
-        except Exception as error:  # whatever a damaged file makes the unpickler raise
+        saved = read_checkpoint(self.folder)
+        if saved["identity"] != self.identity:
             raise ValueError(
-                f"{path} is damaged ({type(error).__name__}); remove the folder to start anew"
-            ) from None
-        if found != self.identity:
-            raise ValueError(
-                f"{self.folder} holds a run of another configuration ({found}, this one is "
-                f"{self.identity}); choose another folder with hydra.run.dir=... or remove it"
+                f"{self.folder} holds a run of another configuration; choose another folder with "
+                "hydra.run.dir=... or remove it"
             )
         self.lines, self.costs = saved["lines"], saved["costs"]
         self.exhibit, self.state = saved["exhibit"], saved["state"]
@@ -133,17 +161,17 @@ class RunLog:
             "exhibit": self.exhibit,
             "state": state,
         }
-        atomically(self.folder / CHECKPOINT, lambda path: torch.save(saved, path))
+        content = io.BytesIO()
+        torch.save(saved, content)
+        atomically(self.folder / CHECKPOINT, content.getvalue())
         self._write_readable()
 
     def _write_readable(self) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         text = "".join(json.dumps(plain(line)) + "\n" for line in self.lines)
-        atomically(self.folder / "rounds.jsonl", lambda path: _write_text(path, text))
-        atomically(
-            self.folder / "outcomes.safetensors", lambda path: save_file(self.costs, str(path))
-        )
+        atomically(self.folder / "rounds.jsonl", text.encode())
+        atomically(self.folder / "outcomes.safetensors", save(self.costs))
 
     def __exit__(
         self,
@@ -151,14 +179,7 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._events is not None:
-            self._events.close()
-        if self._lock is not None:
-            self._lock.close()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+        self._hold.close()
 
 
 def plain(value: Any) -> Any:
@@ -182,7 +203,7 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run: there is no {path.name}")
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
@@ -190,36 +211,47 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+@contextmanager
 def claim(
     folder: Path,
     config: Mapping[str, Any],
     overrides: Sequence[str],
     hparams: Mapping[str, Any],
-) -> None:
-    """Writes the configuration, and what a sweep compares, into the folder's `.hydra`, once.
+) -> Iterator[None]:
+    """Holds a run's folder, with the configuration and what a sweep compares in its `.hydra`.
+
+    A folder belongs to its first configuration from its first finished round on. The study's own
+    options may change: a match is gone on with for more rounds.
 
     Raises:
         ValueError: If the folder belongs to another configuration; nothing is changed then.
+        BlockingIOError: If another process holds it.
     """
     import yaml
 
-    path = folder / ".hydra" / "config.yaml"
-    if path.is_file():
-        try:
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError:
-            raise ValueError(f"{path} is damaged; remove the folder to start anew") from None
-        if identity(found) != identity(config):
-            raise ValueError(
-                f"{folder} holds a run of another configuration; choose another folder with "
-                "hydra.run.dir=... or remove it"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("overrides.yaml", list(overrides)),
-        ("hparams.yaml", dict(hparams)),
-        ("config.yaml", dict(config)),
-    ):
-        text = yaml.safe_dump(content, sort_keys=False)
-        atomically(path.with_name(name), partial(_write_text, text=text))
+    def match(config: Any) -> str:
+        return identity({**config, "study": config["study"]["_target_"]})
+
+    home = folder / ".hydra"
+    with held(folder / ".run.lock"):
+        if (home / "config.yaml").is_file() and any(folder.rglob(CHECKPOINT)):
+            try:
+                found = match(yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8")))
+            except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+                raise ValueError(
+                    f"{home / 'config.yaml'} is damaged; remove the folder to start anew"
+                ) from None
+            if found != match(config):
+                raise ValueError(
+                    f"{folder} holds a run of another configuration; choose another folder with "
+                    "hydra.run.dir=... or remove it"
+                )
+        home.mkdir(exist_ok=True)
+        for name, content in (
+            ("overrides.yaml", list(overrides)),
+            ("hparams.yaml", dict(hparams)),
+            ("config.yaml", dict(config)),
+        ):
+            text = yaml.safe_dump(content, sort_keys=False)
+            atomically(home / name, text.encode())
+        yield

@@ -3,7 +3,6 @@
 import argparse
 import base64
 import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -40,6 +39,7 @@ class Page:
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ page.title }}</title><style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere }
 table { border-collapse: collapse; margin: 0 0 1rem; font-variant-numeric: tabular-nums }
 th, td { border-bottom: 1px solid #ccc; padding: .25rem .7rem; text-align: right }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 2px solid #444 }
@@ -62,6 +62,8 @@ def write_page(folder: Path, page: Page) -> Path:
     """Writes `report.html` into the folder, its figures inlined."""
     import jinja2
 
+    from arena.log import atomically
+
     figures = []
     for name in page.figures:
         svg = (folder / name).read_text(encoding="utf-8")
@@ -69,13 +71,15 @@ def write_page(folder: Path, page: Page) -> Path:
     environment = jinja2.Environment(autoescape=True)
     html = environment.from_string(_TEMPLATE).render(page=page, figures=figures)
     path = folder / "report.html"
-    path.write_text(html, encoding="utf-8")
+    atomically(path, html.encode())
     return path
 
 
 def save_study(folder: Path, page: Page) -> Path:
     """Writes a study's page, and `study.json`, from which it can be rendered again."""
-    (folder / "study.json").write_text(json.dumps(asdict(page), indent=1), encoding="utf-8")
+    from arena.log import atomically
+
+    atomically(folder / "study.json", json.dumps(asdict(page), indent=1).encode())
     return write_page(folder, page)
 
 
@@ -175,21 +179,13 @@ def run_page(folder: Path) -> Page:
 
 
 def _images(folder: Path) -> list[str]:
-    import torch
-    from PIL import Image
+    from arena.events import inputs_grid, png
+    from arena.log import CHECKPOINT, read_checkpoint
 
-    from arena.events import inputs_grid
-    from arena.log import CHECKPOINT
-
-    path = folder / CHECKPOINT
-    if not path.is_file():
+    if not (folder / CHECKPOINT).is_file():
         return []
-    grid = inputs_grid(torch.load(path, weights_only=True)["exhibit"])
-    if grid is None:
-        return []
-    buffer = io.BytesIO()
-    Image.fromarray(grid).save(buffer, format="PNG")
-    return [base64.b64encode(buffer.getvalue()).decode()]
+    grid = inputs_grid(read_checkpoint(folder)["exhibit"])
+    return [] if grid is None else [base64.b64encode(png(grid)).decode()]
 
 
 def sweep_page(folder: Path) -> Page:
@@ -241,11 +237,12 @@ def sweep_figure(records: Sequence[dict[str, Any]]) -> "Figure":
     """The defender's cost in each run, with its 95 % interval."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.8 + 0.3 * len(records)), layout="constrained")
+    names = [record["run"] for record in records]
+    width = 4 + 0.09 * max(map(len, names))  # inches; the names stand beside the axes
+    figure = Figure(figsize=(width, 0.8 + 0.3 * len(records)), layout="constrained")
     axes = figure.subplots()
     values = [-record["payoff_defender"] for record in records]
     errors = [1.96 * record["standard_error_defender"] for record in records]
-    names = [record["run"] for record in records]
     axes.barh(names, values, xerr=errors, color="#4477aa", error_kw={"capsize": 2})
     axes.invert_yaxis()
     axes.set(xlabel="defender's mean cost (± 95 % over examples)")
@@ -263,10 +260,17 @@ def render(folder: Path) -> Path:
     if (folder / "rounds.jsonl").is_file():
         return write_page(folder, run_page(folder))
     if (folder / "study.json").is_file():
-        saved = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-        tables = [Table(**table) for table in saved.pop("tables")]
-        return write_page(folder, Page(tables=tables, **saved))
+        return write_page(folder, _study_page(folder / "study.json"))
     return write_page(folder, sweep_page(folder))
+
+
+def _study_page(path: Path) -> Page:
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        tables = [Table(**table) for table in saved.pop("tables")]
+        return Page(tables=tables, **saved)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ValueError(f"{path} is damaged; run the same study again to replace it") from None
 
 
 def main() -> None:
@@ -279,4 +283,5 @@ def main() -> None:
     try:
         print(render(folder))
     except (OSError, ValueError) as error:
-        sys.exit(f"arena-report: {error}")
+        print(f"arena-report: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -9,8 +9,9 @@ import ast
 import difflib
 import importlib
 import importlib.util
+import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,13 @@ class ConfigError(ValueError):
     """A configuration that no class can be made of; says which key and what to write."""
 
 
-class Node:
-    """Stands for any class of a field that the source names: its value is a node of its own."""
+class _Targeted(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, Mapping) and "_target_" in value
+
+
+# Stands for any class that an annotation names: in a configuration its value is a node of its own.
+Node = _Targeted("node with a _target_", (), {})
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,31 @@ _NAMES = _Names(
 )
 
 
-def near(name: str, known: Sequence[str]) -> str:
-    """A hint at what may have been meant: ` (did you mean ...?)`, or what there is."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+def near(name: str, known: Iterable[str], there: Iterable[str] | None = None) -> str:
+    """A hint: `; did you mean ...?`, else what there is (by default, what is known).
+
+    Of dotted names, the last part counts as much as the whole: a key in the wrong place is found.
+    """
+
+    def ratio(one: str, other: str) -> float:
+        return difflib.SequenceMatcher(None, one, other).ratio()
+
+    def likeness(other: str) -> float:
+        ends = (re.split("[./]", whole)[-1] for whole in (name, other))
+        return (ratio(name, other) + ratio(*ends)) / 2
+
+    known = set(known)
+    ranked = sorted(((likeness(other), other) for other in known), reverse=True)[:3]
+    matches = [other for score, other in ranked if score > max(0.6, ranked[0][0] - 0.15)]
     if matches:
         return f"; did you mean {' or '.join(matches)}?"
-    return f"; there is {', '.join(sorted(known))}" if known else ""
+    listed = ", ".join(sorted(known if there is None else there))
+    return f"; there is {listed}" if listed else ""
 
 
 @cache
 def _classes(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
-    """The classes that a module defines, and the modules its other names come from."""
+    """The classes that a module defines, and what its imported names stand for."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -73,10 +93,13 @@ def _classes(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
         )
     if spec.origin is None or not spec.origin.endswith(".py"):
         return {}, {}
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
+    try:
+        tree = ast.parse(Path(spec.origin).read_bytes(), spec.origin)
+    except SyntaxError as error:
+        raise ConfigError(f"{spec.origin}, line {error.lineno}: {error.msg}") from None
     imported = {
-        alias.asname or alias.name: node.module
-        for node in tree.body
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.module and not node.level
         for alias in node.names
     }
@@ -85,7 +108,7 @@ def _classes(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
 
 @cache
 def declared(target: str) -> dict[str, Field] | None:
-    """The fields of the dataclass named `target`; None if it is no dataclass, so not ours to judge.
+    """The fields of the dataclass named `target`; None if it is none, or its source does not say.
 
     Raises:
         ConfigError: If there is no such module, or no such class in it.
@@ -94,7 +117,7 @@ def declared(target: str) -> dict[str, Field] | None:
     classes, imported = _classes(module)
     if name not in classes:
         if name in imported:
-            return declared(f"{imported[name]}.{name}")
+            return declared(imported[name])
         if classes and module.split(".")[0] == "arena":
             raise ConfigError(f"{module} has no class {name}{near(name, list(classes))}")
         return None
@@ -103,15 +126,19 @@ def declared(target: str) -> dict[str, Field] | None:
         return None
     found: dict[str, Field] = {}
     for base in node.bases:
-        origin = ast.unparse(base)
-        parent = f"{module}.{origin}" if origin in classes else f"{imported.get(origin)}.{origin}"
-        if origin in classes or origin in imported:
-            found |= declared(parent) or {}
+        origin = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+        parent = f"{module}.{origin}" if origin in classes else imported.get(origin)
+        if parent is None:
+            return None
+        found |= declared(parent) or {}
     for line in node.body:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             written = ast.unparse(line.annotation)
             if not written.startswith("ClassVar"):
-                kind = eval(written, {"__builtins__": {}}, _NAMES)
+                try:
+                    kind = eval(written, {"__builtins__": {}}, _NAMES)
+                except Exception:  # beyond these names: the class itself will judge
+                    kind = Any
                 found[line.target.id] = Field(kind, required=line.value is None)
     return found
 
@@ -132,6 +159,8 @@ def check(node: Any, path: str = "") -> None:
     if "_target_" not in node:
         return
     target = node["_target_"]
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"{path}._target_={target} must be a class, as package.module.Class")
     try:
         known = declared(target)
     except ConfigError as error:
@@ -143,21 +172,11 @@ def check(node: Any, path: str = "") -> None:
             continue
         if key not in known:
             raise ConfigError(f"{path}.{key}: no such option of {target}{near(key, list(known))}")
-        problem = fields.problem(value, known[key].kind)
-        if problem is None and _wants_node(known[key].kind, value):
-            problem = "must be a node with a _target_"
-        if problem:
+        if problem := fields.problem(value, known[key].kind):
             raise ConfigError(f"{path}.{key}={value} {problem}")
     for key, field in known.items():
         if field.required and key not in node:
             raise ConfigError(f"{path}.{key} is missing: {target} needs it")
-
-
-def _wants_node(kind: Any, value: Any) -> bool:
-    options = typing.get_args(kind) or (kind,)
-    if Node not in options or (value is None and type(None) in options):
-        return False
-    return not (isinstance(value, Mapping) and "_target_" in value)
 
 
 def build(node: Any) -> Any:
@@ -174,4 +193,7 @@ def build(node: Any) -> Any:
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"_target_={node['_target_']} cannot be loaded: {error}") from error
-    return target(**made)
+    try:
+        return target(**made)
+    except TypeError as error:  # no dataclass of ours, or it would have been checked
+        raise ConfigError(f"_target_={node['_target_']} cannot be made: {error}") from error

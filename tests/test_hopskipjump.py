@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L1, L2, Linf, Lp
-from arena.attacks.hopskipjump import HopSkipJump
+from arena.attacks.hopskipjump import HopSkipJump, _Walk
 from arena.core import Cost, Labelled, Outcome, Player, Task, Turn
 from arena.costs import ErrorRate, Negation, Targeted
 from arena.knowledge import INVALID, Knowledge, LabelView, Ledger
@@ -21,13 +21,14 @@ class Linear:
 
     def __init__(self, w: Tensor, b: Tensor) -> None:
         self.w, self.b, self.classes = w, b, len(w)
-        self.largest_batch = 0
+        self.asked: list[Tensor] = []
 
     def logits(self, x: Tensor) -> Tensor:
         raise AssertionError("HopSkipJump may see labels only")
 
     def labels(self, x: Tensor) -> Tensor:
-        self.largest_batch = max(self.largest_batch, len(x))
+        assert ((x >= BOX[0]) & (x <= BOX[1])).all()
+        self.asked.append(x)
         return self.scores(x).argmax(1)
 
     def scores(self, x: Tensor) -> Tensor:
@@ -152,6 +153,70 @@ def test_an_example_with_less_left_ends_alone_and_changes_nothing_for_the_others
     assert torch.equal(mixed, torch.stack([long[0], short[1], long[2]]))
 
 
+def walking(space: Lp, n: int, budget: int | None = None) -> tuple[Linear, Ledger, _Walk, Tensor]:
+    """Walks that have bisected once."""
+    model, x, y = problem(n=n)
+    turn, ledger = make(model, x, y, space, budget=budget)
+    walk = _Walk(turn, turn.see("defender", LabelView), torch.arange(n))
+    on = walk.bisect(walk.start(10))
+    assert len(on) == n
+    model.asked.clear()
+    return model, ledger, walk, on
+
+
+def place(model: Linear, walk: _Walk, deep: float) -> Tensor:
+    """Puts the only walk at an L2 distance `deep` beyond the boundary; returns the unit normal."""
+    normal = (model.w[1] - model.w[0]) * (1 - 2 * walk.y)[:, None]
+    scores = model.scores(walk.point)
+    beyond = (scores[:, 1] - scores[:, 0]) * (1 - 2 * walk.y) / normal.norm()
+    normal = normal / normal.norm()
+    walk.point += (deep - beyond)[:, None] * normal
+    return normal
+
+
+@pytest.mark.parametrize("ball", [L2, Linf])
+@pytest.mark.parametrize(("deep", "least", "most"), [(0, -0.3, 0.3), (0.2, 0.4, 0.95), (1.1, 1, 1)])
+def test_the_estimate_is_equation_16(ball, deep, least, most):
+    """Of probes on a sphere, at the boundary half are mistakes, beyond it more, soon all."""
+    model, _, walk, on = walking(ball(1e-3, BOX), 1)
+    place(model, walk, deep * float(walk.gap) / walk.d)
+    found = walk.direction(on, 90, 1)
+    probes = torch.cat(model.asked)
+    assert len(probes) == 90
+    vote = 2.0 * (model.labels(probes) != walk.y) - 1
+    assert least <= vote.mean() <= most
+    vote = vote if most == 1 else vote - vote.mean()
+    expected = (vote[:, None] * (probes - walk.point)).sum(0, keepdim=True)
+    if ball is Linf:
+        clear = expected.abs() > 1e-4 * expected.norm()
+        assert clear.sum() > 20 and torch.equal(found[clear], expected[clear].sign())
+    else:
+        torch.testing.assert_close(found, expected / expected.norm(), atol=1e-3, rtol=0)
+
+
+def test_an_estimate_leaves_half_of_the_queries_for_the_step():
+    _, ledger, walk, on = walking(L2(1e-3, BOX), 3, budget=80)
+    before, gap = ledger.queries.clone(), walk.gap.clone()
+    direction = walk.direction(on, 100, 1)
+    assert (ledger.queries - before == (80 - before + 1) // 2).all()
+    moved, _ = walk.step(on, direction, 1)
+    walk.bisect(moved)
+    assert (walk.gap < gap).all()
+
+
+@pytest.mark.parametrize("ball", [L2, Linf])
+def test_a_step_away_from_the_mistakes_is_halved_until_given_up(ball):
+    model, _, walk, on = walking(ball(1e-3, BOX), 1)
+    away = walk.space.steepest(-place(model, walk, 1e-5).float())
+    point, gap = walk.point.clone(), float(walk.space.size(walk.given, walk.point))
+    moved, stuck = walk.step(on, away, 4)
+    assert moved.tolist() == [] and stuck.tolist() == [0] and torch.equal(walk.point, point)
+    lengths = walk.space.size(point.expand(len(model.asked), -1), torch.cat(model.asked))
+    halved = gap / 2 * 0.5 ** torch.arange(len(lengths))
+    assert len(lengths) > 6
+    torch.testing.assert_close(lengths, halved, atol=1e-5, rtol=1e-3)
+
+
 @pytest.mark.parametrize("ball", [L2, Linf])
 def test_the_batch_size_changes_nothing_and_the_seed_does(ball):
     model, x, y = problem(n=7)
@@ -159,12 +224,12 @@ def test_the_batch_size_changes_nothing_and_the_seed_does(ball):
     space = ball(float(r.median()), BOX)
     outputs = []
     for size in (1, 3, 64):
-        turn, _ = make(model, x, y, space, budget=400, batch_size=size)
-        model.largest_batch = 0
+        turn, _ = make(model, x, y, space, budget=250, batch_size=size)
+        model.asked.clear()
         outputs.append(play(turn))
-        assert size // 2 < model.largest_batch <= size
+        assert size // 2 < max(map(len, model.asked)) <= size
     assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
-    other = play(make(model, x, y, space, budget=400, seed=1)[0])
+    other = play(make(model, x, y, space, budget=250, seed=1)[0])
     assert not torch.equal(outputs[0], other)
 
 

@@ -473,9 +473,12 @@ def test_steepest_has_unit_size_and_maximises(kind, scale):
     torch.testing.assert_close(gained, expected)
 
 
-def test_steepest_l0_changes_the_feature_that_gains_the_most():
+def test_steepest_l0_changes_the_features_that_gain_the_most():
     gradient = torch.tensor([[0.1, -3.0, 2.0], [1e-30, 0.0, 0.0]])
-    assert L0(2).steepest(gradient).tolist() == [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]
+    expected = [[0.0, -0.5, 0.5], [0.5, 0.0, 0.0]]
+    assert L0(2).steepest(gradient).tolist() == expected
+    across = 2 * L0(2, (-1.0, 1.0)).steepest(gradient)  # eps times it crosses the box
+    assert across.abs().amax(1).tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("kind", [L1, L0])

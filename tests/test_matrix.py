@@ -91,9 +91,7 @@ def test_simultaneous_best_replies_go_round_matching_pennies_with_period_four():
     ],
 )
 def test_conitzer_and_sandholm_under_every_order(order, pure, leader, expected):
-    found = payoffs(
-        leader, AttackerBestReplies(), LEADER, FOLLOWER, order, rounds=4, pure=pure
-    )
+    found = payoffs(leader, AttackerBestReplies(), LEADER, FOLLOWER, order, rounds=4, pure=pure)
     if expected is None:
         # The column player moves first but only replies to what stands: still (Up, Left).
         expected = (2.0, 1.0)

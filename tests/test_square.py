@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L1, L2, Linf, Lp
-from arena.attacks.square import Square, _bumps, _Squares, _window
+from arena.attacks.square import Square, _Bumps, _bumps, _Squares, _window
 from arena.core import Cost, Labelled, Player, Task, Turn
 from arena.costs import ErrorRate, Negation, Refusal, Targeted
 from arena.knowledge import Knowledge, Ledger, ScoreView
@@ -148,6 +148,10 @@ def test_a_start_that_is_worse_than_the_input_is_walked_from_but_not_played(ball
     worse = ERROR.surrogate(model.logits(started), y) > ERROR.surrogate(model.logits(x), y)
     assert worse.any() and not worse.all()
     assert torch.equal(output[worse], x[worse]) and torch.equal(output[~worse], started[~worse])
+    model.asked.clear()
+    play(make(model, x, y, space, budget=3)[0])
+    still = ((model.asked[-1] - started).abs() < 1e-6) & ((started - x).abs() > 1e-6)
+    assert still.flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize("ball", [Linf, L2])
@@ -185,6 +189,9 @@ def test_a_refusal_counts_at_its_price():
     turn, ledger = make(model, x, y, Linf(0.2), Negation(of=Refusal(on_attacked=2.0)), steps=80)
     assert (model.labels(play(turn)) == 2).all()
     assert (ledger.queries < 81).all()
+    # An error is not settled for where the refusal is worth more.
+    turn, _ = make(model, x, 1 - y, Linf(0.2), Negation(of=Refusal(on_attacked=2.0)), steps=80)
+    assert (model.labels(play(turn)) == 2).all()
 
 
 def test_logits_that_are_not_finite_are_no_mistake():
@@ -229,6 +236,21 @@ def test_bumps_are_the_papers():
     expected = torch.cat([half, -half]) / (2 * half.square().sum()).sqrt()
     torch.testing.assert_close(pair, expected)
     torch.testing.assert_close(_bumps(3, 6)[1], expected.T)
+
+
+def test_a_bump_takes_over_the_length_of_another_window():
+    given = torch.full((50, 2, 9, 9), 0.5)
+    space, key, at = L2(0.1), chance.keys(0, 50), torch.arange(50)
+    moves = _Bumps(space, given)
+    best = moves.start(at, key)
+    x = moves.move(at, best, key, 9 / 81)
+    for step in (best, x):
+        torch.testing.assert_close(space.size(given, step), torch.full((50,), 0.1))
+    assert (best != given).all()
+    emptied = (x == given).all(1).flatten(1).sum(1)
+    changed = (x != best).any(1).flatten(1).sum(1)
+    assert (emptied <= 9).all() and (emptied == 9).any() and (emptied > 0).sum() > 40
+    assert (changed == emptied + 9).all()
 
 
 def test_the_l2_search_keeps_its_length():

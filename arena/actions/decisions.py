@@ -43,7 +43,7 @@ class Decisions(ActionSpace):
     def explain(self, given: Tensor, output: Answers) -> str:
         """What is wrong with one answer."""
         label = int(output.labels[0])
-        if label == REFUSED:
+        if label == REFUSED and not self.refuses:
             return "it refuses, but its actions are classes only: use actions=refusal"
         return f"answer {label} is no class in 0..{self.classes - 1}, or its scores do not sum to 1"
 

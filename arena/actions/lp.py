@@ -213,7 +213,10 @@ class L1(Lp):
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The sign of the gradient at its largest entry (the first of equals), 0 elsewhere."""
-        return _largest_sign(gradient)
+        rows = _rows(gradient)
+        place = rows.abs().argmax(dim=1, keepdim=True)
+        signs = rows.gather(1, place).sign()
+        return torch.zeros_like(rows).scatter(1, place, signs).reshape(gradient.shape)
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """Uniform in the ball, then projected onto the box too.
@@ -264,11 +267,16 @@ class L0(Lp):
         return (_rows(given) != _rows(output)).sum(1).to(given.dtype)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The sign of the gradient at its largest entry (the first of equals), 0 elsewhere.
+        """The sign of the gradient at its eps largest entries (the first of equals), 0 elsewhere.
 
-        One feature has size 1 whatever its change; it is taken to change by 1 at most.
+        A change of any length has the same size here. The length is the box's width over eps, so
+        that eps times this moves eps features across the whole box.
         """
-        return _largest_sign(gradient)
+        rows = _rows(gradient)
+        low, high = self._box()
+        places = rows.abs().argsort(dim=1, descending=True, stable=True)[:, : self.eps]
+        signs = rows.gather(1, places).sign() * ((high - low) / max(self.eps, 1))
+        return torch.zeros_like(rows).scatter(1, places, signs).reshape(gradient.shape)
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """A uniformly random set of eps features, each set to a uniform value in the box."""
@@ -307,11 +315,3 @@ def _unit(v: Tensor) -> Tensor:
     """Each row [B, n] over its Euclidean length; zero where that is zero."""
     length = torch.linalg.vector_norm(v, dim=1, keepdim=True)
     return v / torch.where(length == 0, 1.0, length)
-
-
-def _largest_sign(gradient: Tensor) -> Tensor:
-    """The sign of the largest entry in absolute value, in its place, zero elsewhere."""
-    rows = _rows(gradient)
-    place = rows.abs().argmax(dim=1, keepdim=True)
-    signs = rows.gather(1, place).sign()
-    return torch.zeros_like(rows).scatter(1, place, signs).reshape(gradient.shape)

@@ -17,13 +17,20 @@ class Pool(ActionSpace):
     """
 
     def _where(self, given: Tensor, output: Tensor) -> Tensor:
-        """The index of each output [B] among the given, -1 if it is none of them."""
-        both = torch.cat([given, output]).flatten(1)
-        _, kind = torch.unique(both, dim=0, return_inverse=True)
-        first = torch.full((int(kind.max()) + 1,), -1, device=given.device)
-        order = torch.arange(len(given) - 1, -1, -1, device=given.device)
-        first[kind[order]] = order
-        return first[kind[len(given) :]]
+        """The index of each output [B] among the given, -1 if it is none of them.
+
+        Of several equal inputs, its own if it is one of them, else the first.
+        """
+        n = len(given)
+        # As bits: NaN has no place in an order, and would hide the rows that sort beside it.
+        both = torch.cat([given, output]).flatten(1).view(torch.int32)
+        kinds, kind = torch.unique(both, dim=0, return_inverse=True)
+        index = torch.arange(n, device=given.device)
+        first = torch.full((len(kinds),), n, device=given.device)
+        first = first.scatter_reduce(0, kind[:n], index, "amin")[kind[n:]]
+        if len(output) == n:
+            first = torch.where(kind[:n] == kind[n:], index, first)
+        return torch.where(first == n, -1, first)
 
     def contains(self, given: Tensor, output: Tensor) -> Tensor:
         """Whether each output is, bit for bit, one of the given inputs; bool [B]."""

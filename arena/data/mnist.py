@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: the four original IDX files, else OpenML."""
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -95,9 +96,9 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     body = raw[4 * (1 + dimensions) :]
     if magic != 0x0800 + dimensions:
         raise ValueError(f"{path} is no IDX file of {dimensions} dimensions (magic {magic:#x})")
-    if len(body) != int(np.prod(shape)):
+    if len(body) != math.prod(shape):
         raise ValueError(
-            f"{path} is damaged: its header promises {int(np.prod(shape))} bytes, "
+            f"{path} is damaged: its header promises {math.prod(shape)} bytes, "
             f"{len(body)} are there; fetch it again"
         )
     return torch.from_numpy(np.frombuffer(body, dtype=np.uint8).reshape(shape).copy())

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arena.core import Classifier, decide
+from arena.core import Answers, Classifier, decide
 from arena.knowledge import LabelView, ScoreView, View, WhiteBox
 
 _LOG_TINY = -80.0  # log of the smallest score; keeps differences of log-probabilities finite
@@ -79,6 +79,10 @@ class FunctionClassifier(Classifier):
         if self.widest is ScoreView:
             return decide(self.logits(x), self.classes)
         return self._call(x, 1).long()
+
+    def answer(self, x: Tensor) -> Answers:
+        """Its labels as it gave them, refusals and all; scores only where it scores."""
+        return super().answer(x) if self.widest is ScoreView else Answers(self.labels(x))
 
 
 def from_estimator(estimator: Any, classes: int) -> FunctionClassifier:

@@ -48,8 +48,9 @@ class CNN(Learner):
                 "use learner=mlp, or fewer channels"
             )
         modules: list[nn.Module] = []
-        for before, after in zip((shape[0], *self.channels[:-1]), self.channels, strict=True):
+        widths = (shape[0], *self.channels)
+        for before, after in pairwise(widths):
             modules += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-        flat = self.channels[-1] * (shape[1] >> halvings) * (shape[2] >> halvings)
+        flat = widths[-1] * (shape[1] >> halvings) * (shape[2] >> halvings)
         head = [nn.Flatten(), nn.Linear(flat, self.hidden), nn.ReLU()]
         return nn.Sequential(*modules, *head, nn.Linear(self.hidden, classes))

@@ -77,6 +77,12 @@ class Trainer(Strategy):
                     f"{type(self).__name__} diverged in epoch {epoch + 1} of {self.epochs}: "
                     f"the loss is {float(total)}; lower lr={self.lr:g} or check the data"
                 )
+        # The last step's own damage shows in no loss.
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            raise Diverged(
+                f"{type(self).__name__} diverged in its last step: parameters are not finite; "
+                f"lower lr={self.lr:g} or check the data"
+            )
         return ModuleClassifier(module, data.classes)
 
     def task(self, turn: Turn) -> Task | None:

@@ -23,7 +23,7 @@ class Match(Study):
         """Plays, prints the rounds, and writes the report."""
         with progress(self.rounds) as tell:
             played = play(setup, self.rounds, partial(tell, str(setup.order)))
-        if not played.fresh:
+        if not played.fresh and (setup.folder / "report.html").is_file():
             print(f"{setup.folder} already holds these {self.rounds} rounds; nothing to do.")
             return
         print_table(rounds_table(played.lines))

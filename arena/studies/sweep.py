@@ -21,9 +21,7 @@ class SweepReport(Callback):
         except FileNotFoundError:  # a sweep over studies: each has its own report
             return
         hparams = [_hparams(run.parent) for run in sorted(folder.glob("*/rounds.jsonl"))]
-        events = Events(folder)
-        events.sweep(hparams)
-        events.close()
+        Events(folder).sweep(hparams)
         for table in page.tables:
             print_table(table)
         print(f"Table:  {folder / 'sweep.csv'}")

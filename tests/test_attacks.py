@@ -1,0 +1,198 @@
+"""Gradient attacks against the closed form, and transfer by what is granted."""
+
+import pytest
+import torch
+from small import LINEAR, attacker, defender, evasion, last
+from torch import nn
+
+from arena import Knowledge, Labelled, Learner, Player, Turn, WhiteBox
+from arena.actions.lp import L0, L1, L2, Linf
+from arena.attacks.fgsm import FGSM
+from arena.attacks.pgd import PGD
+from arena.attacks.transfer import Transfer
+from arena.costs import ErrorRate, Negation, Targeted
+from arena.defenses.erm import ERM
+from arena.knowledge import Ledger
+from arena.learners.classifiers import ModuleClassifier
+from arena.learners.networks import MLP
+
+# Room on all sides, so that the box never cuts the ball and the optimum has a closed form.
+BOX = (-100.0, 100.0)
+
+
+def linear_model(d=12, classes=2, seed=0):
+    """Logits W x + b."""
+    generator = torch.Generator().manual_seed(seed)
+    module = nn.Linear(d, classes, device="meta").to_empty(device="cpu")
+    module.weight.data = torch.randn(classes, d, generator=generator)
+    module.bias.data = torch.randn(classes, generator=generator)
+    return module
+
+
+def play(strategy, space, module, data, cost=None):
+    """The attack's move, and its ledger."""
+    model = ModuleClassifier(module, data.classes)
+    ledger = Ledger(len(data), None)
+    view = WhiteBox("defender", Knowledge.white_box(), {}, model, ledger)
+    player = Player(space, cost or Negation(ErrorRate()), Knowledge.white_box(), strategy)
+    turn = Turn(player, 0, data, None, None, 7, 64, lambda opponent, kind: view)
+    return strategy.respond(turn), ledger
+
+
+def margins(module, x, y):
+    """Right logit less the other one, [B]."""
+    logits = module(x)
+    return logits.gather(1, y[:, None])[:, 0] - logits.gather(1, 1 - y[:, None])[:, 0]
+
+
+def points(n=50, d=12, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator)
+    return Labelled(x, torch.randint(0, 2, (n,), generator=generator), 2, BOX)
+
+
+def dual(weights, space):
+    """The most that a linear function with these weights changes over the ball (dual norm)."""
+    w = weights.abs()
+    if isinstance(space, Linf):
+        return space.eps * w.sum()
+    if isinstance(space, L2):
+        return space.eps * w.norm()
+    return space.eps * w.max()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "space"),
+    [
+        (FGSM(), Linf(0.3, BOX)),
+        (FGSM(), L2(0.3, BOX)),
+        (FGSM(), L1(0.3, BOX)),
+        (PGD(40, 0.1), Linf(0.3, BOX)),
+        (PGD(40, 0.2), L2(0.3, BOX)),
+        (PGD(40, 0.2, random_start=False), L1(0.3, BOX)),
+    ],
+    ids=str,
+)
+def test_on_a_linear_model_the_optimum_is_found(strategy, space):
+    module, data = linear_model(), points()
+    moved, _ = play(strategy, space, module, data)
+    assert space.contains(data.x, moved).all()
+    w = module.weight[0] - module.weight[1]
+    expected = margins(module, data.x, data.y) - dual(w, space)
+    torch.testing.assert_close(margins(module, moved, data.y), expected, atol=2e-3, rtol=0)
+
+
+def test_l0_moves_no_more_values_than_allowed_and_the_best_ones():
+    module, data, space = linear_model(), points(), L0(2, (-3.0, 3.0))
+    data = Labelled(data.x.clamp(-3, 3), data.y, 2, space.box)
+    moved, _ = play(PGD(60, 0.5, random_start=False), space, module, data)
+    assert ((moved != data.x).sum(1) <= 2).all()
+    gained = margins(module, data.x, data.y) - margins(module, moved, data.y)
+    # The best two values, each moved to the side of the box that hurts.
+    w = module.weight[0] - module.weight[1]
+    w = torch.where(data.y[:, None] == 0, w, -w)
+    room = torch.maximum(w * (data.x + 3.0), w * (data.x - 3.0))
+    # A walk by the largest gradients does not look at the room left: the two largest weights.
+    chosen = w[0].abs().topk(2).indices
+    torch.testing.assert_close(gained, room[:, chosen].sum(1), atol=1e-3, rtol=0)
+
+
+def test_the_targeted_goal_is_the_costs_not_the_attacks():
+    module = linear_model(classes=5)
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(60, 12, generator=generator), torch.arange(60) % 5
+    data = Labelled(x, y, 5, BOX)
+    moved, _ = play(PGD(40, 0.1), Linf(1.0, BOX), module, data, Targeted(2))
+    answers = module(moved).argmax(1)
+    assert ((answers == 2) | (y == 2)).float().mean() > 0.9
+    assert torch.equal(moved[y == 2], moved[y == 2].clone())
+    untargeted, _ = play(PGD(40, 0.1), Linf(1.0, BOX), module, data)
+    assert (module(untargeted).argmax(1) != y).float().mean() > 0.9
+    assert (module(untargeted).argmax(1) == 2).float().mean() < 0.9
+
+
+def test_the_best_iterate_is_returned_not_the_last():
+    """A step far too long overshoots; what is returned is no worse than the start."""
+    module, data = linear_model(), points()
+    space = Linf(0.3, BOX)
+    best, _ = play(PGD(steps=3, step=0.1, random_start=False), space, module, data)
+    assert (margins(module, best, data.y) <= margins(module, data.x, data.y) + 1e-6).all()
+
+
+def test_more_restarts_never_hurt():
+    torch_free = MLP((16,)).build((12,), 2, seed=5)
+    data = points()
+    costs = []
+    for restarts in (1, 3):
+        moved, _ = play(PGD(5, 0.3, restarts), Linf(0.2, BOX), torch_free, data)
+        costs.append(nn.functional.cross_entropy(torch_free(moved), data.y, reduction="none"))
+    wrong = [cost > 0.6931472 for cost in costs]  # log 2: two classes, the right one loses
+    assert (wrong[1] >= wrong[0]).all()
+
+
+def test_nan_gradients_on_some_examples_leave_the_others_alone():
+    class Cracked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear_model()
+
+        def forward(self, x):
+            logits = self.inner(x)
+            bad = torch.arange(len(x))[:, None] % 2 == 0
+            return logits + torch.where(bad, torch.nan, 0.0)
+
+    data, space = points(), Linf(0.3, BOX)
+    moved, _ = play(PGD(10, 0.2), space, Cracked(), data)
+    clean, _ = play(PGD(10, 0.2), space, linear_model(), data)
+    assert moved.isfinite().all() and space.contains(data.x, moved).all()
+    assert torch.equal(moved[1::2], clean[1::2])
+    assert torch.equal(moved[::2], data.x[::2]), "nothing was found, so nothing is played"
+
+
+def test_passes_are_what_the_docstrings_promise():
+    module, data = linear_model(), points()
+    _, ledger = play(PGD(steps=6, restarts=3), Linf(0.3, BOX), module, data)
+    assert (ledger.queries == 21).all() and (ledger.gradients == 18).all()
+    _, ledger = play(FGSM(), Linf(0.3, BOX), module, data)
+    assert (ledger.queries == 1).all() and (ledger.gradients == 1).all()
+
+
+# Transfer --------------------------------------------------------------------------------------
+
+
+class Watched(ERM):
+    """Records what it is asked to train."""
+
+    log: list
+
+    def train(self, data, seed, task=None, learner=None):
+        Watched.log.append((type(self).__name__, self.epochs, data, learner or self.learner))
+        return super().train(data, seed, task, learner)
+
+
+@pytest.mark.parametrize("algorithm", [False, True])
+@pytest.mark.parametrize("architecture", [False, True])
+@pytest.mark.parametrize("training_data", [False, True])
+def test_a_surrogate_is_trained_by_what_is_granted_and_guessed_elsewhere(
+    algorithm, architecture, training_data
+):
+    Watched.log = []
+    knowledge = Knowledge(
+        algorithm=algorithm, architecture=architecture, training_data=training_data
+    )
+    guess = Transfer(Watched(MLP((8,)), epochs=2), PGD(3, 0.4))
+    arena = evasion(attacker(guess, knowledge), defender(Watched(LINEAR, epochs=1)))
+    last(arena)
+    (_, own, _, _), (_, epochs, data, learner) = Watched.log
+    assert own == 1, "the defender moved first"
+    assert epochs == (1 if algorithm else 2)
+    assert learner == (LINEAR if architecture else MLP((8,)))
+    board = arena.board
+    assert data is (board.training if training_data else board.own)
+    assert isinstance(learner, Learner)
+
+
+def test_a_transfer_attacker_without_data_says_so():
+    players = attacker(Transfer(ERM(LINEAR, epochs=1)), Knowledge.no_box())
+    with pytest.raises(ValueError, match="no data to train a surrogate on"):
+        last(evasion(players, attacker_share=0.0))
