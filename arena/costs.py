@@ -44,16 +44,15 @@ class AnswerCost(Cost):
         answers = torch.arange(logits.shape[1], device=logits.device)
         refuses = classes is not None and logits.shape[1] > classes
         if refuses:
-            answers = torch.where(answers == classes, REFUSED, answers)
+            answers[-1] = REFUSED
         cost = self.answered(answers[None, :], y[:, None])
         gain = cost.amax(1, keepdim=True) - cost
         most = gain.amax(1, keepdim=True)
         gain = torch.where(most > 0, gain / most, 0.5)
         if refuses:
             best = gain == 1.0
-            margin = logits.where(~best, -torch.inf).amax(1) - logits.where(best, -torch.inf).amax(
-                1
-            )
+            rest, top = (logits.masked_fill(out, -torch.inf).amax(1) for out in (best, ~best))
+            margin = rest - top
             return torch.where(most[:, 0] > 0, margin, 0.0)
         # -log sum g p = softplus(log sum (1 - g) e^logit - log sum g e^logit): its gradient has no
         # 1 - p in it, which in float32 is 0 from a margin of 17 on, and noise before.

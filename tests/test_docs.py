@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from test_conf import composed
 
 from arena import schema
@@ -22,8 +23,9 @@ def blocks(page, language):
 def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for code in blocks(page, "python"):
-        exec(compile(code, str(page), "exec"), names)
+    with torch.random.fork_rng():  # a reader's own modules draw their weights where they like
+        for code in blocks(page, "python"):
+            exec(compile(code, str(page), "exec"), names)
 
 
 def commands():

@@ -196,7 +196,7 @@ class Mix(Strategy):
 
 def _payoffs(cost: Any, player: str) -> Tensor:
     """Payoffs with the player's own actions as rows."""
-    matrix = -cost.tensor()
+    matrix: Tensor = -cost.tensor()
     return matrix if player == "defender" else matrix.T
 
 
