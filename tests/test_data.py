@@ -1,0 +1,277 @@
+"""Where data come from, and what is said when they are not sound."""
+
+import gzip
+import os
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from arena.core import Labelled, first
+from arena.data.digits import Digits
+from arena.data.mnist import MNIST, read_idx
+
+FOLDER = Path(
+    os.environ.get("ARENA_MNIST", Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist")
+)
+mnist = [
+    pytest.mark.mnist,
+    pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no folder {FOLDER}; set ARENA_MNIST"),
+]
+
+
+# --- soundness ------------------------------------------------------------------------------
+
+
+def labelled(**changed):
+    values = {"x": torch.full((4, 2, 2), 0.5), "y": torch.tensor([0, 1, 2, 1]), "classes": 3}
+    return Labelled(**(values | changed))
+
+
+def with_entry(example, value):
+    x = torch.full((4, 2, 2), 0.5)
+    x[example, 1, 0] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"y": torch.tensor([0, 1])}, "4 inputs but 2 labels"),
+        ({"x": torch.zeros(0, 2), "y": torch.zeros(0).long()}, "no examples"),
+        ({"x": with_entry(2, float("nan"))}, "input 2 holds NaN or infinity"),
+        ({"x": with_entry(1, float("inf"))}, "input 1 holds NaN or infinity"),
+        ({"x": with_entry(3, 1.5)}, "input 3 has values in [0.5, 1.5], outside the box [0, 1]"),
+        ({"x": with_entry(0, -0.25)}, "input 0 has values in [-0.25, 0.5], outside the box"),
+        ({"box": (-1.0, 0.25)}, "input 0 has values in [0.5, 0.5], outside the box [-1, 0.25]"),
+        ({"y": torch.tensor([0, 1, 3, 1])}, "label 3 of example 2 is outside 0..2"),
+        ({"y": torch.tensor([0, -1, 0, 1])}, "label -1 of example 1 is outside 0..2"),
+        ({"classes": 2}, "label 2 of example 2 is outside 0..1"),
+    ],
+)
+def test_what_is_unsound_is_named(changed, why):
+    with pytest.raises(ValueError, match="^mine: " + re.escape(why)):
+        labelled(**changed).validated("mine")
+
+
+def test_the_first_unsound_example_is_named():
+    x = with_entry(1, 2.0)
+    x[3] = 9.0
+    with pytest.raises(ValueError, match="input 1 has"):
+        labelled(x=x).validated("mine")
+
+
+def test_what_is_sound_is_returned_as_it_is():
+    data = labelled(x=torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]]), y=torch.tensor([0, 2]))
+    assert data.validated("mine") is data
+    assert (len(data), data.shape) == (2, (1, 2))
+
+
+def test_rows_of_labelled_data():
+    data = labelled(y=torch.tensor([0, 1, 2, 1]), box=(-1.0, 1.0))
+    part = data[torch.tensor([2, 0])]
+    assert part.y.tolist() == [2, 0] and part.classes == 3 and part.box == (-1.0, 1.0)
+    assert len(data[1:]) == 3
+
+
+def test_first():
+    assert first(torch.tensor([False, True, True])) == 1
+    assert first(torch.tensor([False, False])) is None
+    assert first(torch.tensor([], dtype=torch.bool)) is None
+
+
+# --- digits ---------------------------------------------------------------------------------
+
+
+def test_digits():
+    train, test = Digits().load()
+    assert test is None
+    assert train.x.shape == (1797, 1, 8, 8) and train.x.dtype == torch.float32
+    assert train.y.shape == (1797,) and train.y.dtype == torch.int64 and train.classes == 10
+    # Sixteenths, from blank to full.
+    assert train.x.min() == 0 and train.x.max() == 1
+    assert torch.equal((train.x * 16).round() / 16, train.x)
+    # The original test set's class counts, from its description at UCI (optdigits.names).
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert train.y.bincount().tolist() == counts
+
+
+# --- IDX files ------------------------------------------------------------------------------
+
+
+def idx(array):
+    array = np.asarray(array, dtype=np.uint8)
+    header = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape)
+    return header + array.tobytes()
+
+
+def write(path, content):
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (0, 28, 28)])
+def test_an_idx_file_is_read_as_written(tmp_path, name, shape):
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    found = read_idx(write(tmp_path / name, idx(array)), dimensions=len(shape))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, torch.from_numpy(array))
+
+
+IMAGES = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+@pytest.mark.parametrize(
+    ("content", "dimensions", "why"),
+    [
+        (b"", 3, "is damaged"),
+        (idx(IMAGES)[:10], 3, "is damaged"),
+        (idx(IMAGES)[:-1], 3, "its header promises 24 bytes, 23 are there"),
+        (idx(IMAGES) + b"x", 3, "its header promises 24 bytes, 25 are there"),
+        (idx([1, 2, 3, 4, 5, 6, 7, 8]), 3, r"no IDX file of 3 dimensions \(magic 0x801\)"),
+        (idx(IMAGES), 1, r"no IDX file of 1 dimensions \(magic 0x803\)"),
+        (b"\x00\x00\x0d\x03" + idx(IMAGES)[4:], 3, r"magic 0xd03"),  # floats
+        # 2^31 x 2^31 x 4 = 2^64 bytes, which is 0 in 64 bits: as many as there are.
+        (struct.pack(">4I", 0x803, 1 << 31, 1 << 31, 4), 3, f"promises {1 << 64} bytes, 0 are"),
+    ],
+    ids=["empty", "header", "short", "long", "labels", "images", "floats", "overflow"],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, dimensions, why):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} .*{why}"):
+        read_idx(path, dimensions)
+
+
+def damaged_gzips():
+    whole = gzip.compress(idx(np.zeros((50, 8, 8))))
+    flipped = bytearray(whole)
+    flipped[-6] ^= 0xFF  # in the checksum
+    garbled = bytearray(whole)
+    garbled[12:20] = b"\xff" * 8  # in the compressed stream
+    return {"cut": whole[:-20], "checksum": bytes(flipped), "stream": bytes(garbled), "raw": b"no"}
+
+
+@pytest.mark.parametrize("damage", damaged_gzips())
+def test_a_damaged_gzip_file_is_named(tmp_path, damage):
+    path = tmp_path / "images.gz"
+    path.write_bytes(damaged_gzips()[damage])
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is damaged .*fetch it again"):
+        read_idx(path, 3)
+
+
+FILES = {
+    "train-images-idx3-ubyte": np.arange(6 * 28 * 28).reshape(6, 28, 28) % 256,
+    "train-labels-idx1-ubyte": np.array([9, 0, 1, 2, 3, 4]),
+    "t10k-images-idx3-ubyte": np.full((2, 28, 28), 255),
+    "t10k-labels-idx1-ubyte": np.array([5, 6]),
+}
+SPELLINGS = [(dot, gz) for dot in (False, True) for gz in (False, True)]
+
+
+def spelled(name, dot, gz):
+    return (name.replace("-idx", ".idx") if dot else name) + (".gz" if gz else "")
+
+
+def folder(tmp_path, dot=False, gz=False, **changed):
+    for name, array in FILES.items():
+        write(tmp_path / spelled(name, dot, gz), changed.get(name.split("-ubyte")[0], idx(array)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("dot", "gz"), SPELLINGS)
+def test_a_folder_of_idx_files(tmp_path, dot, gz):
+    train, test = MNIST(str(folder(tmp_path, dot, gz))).load()
+    assert train.x.shape == (6, 1, 28, 28) and test.x.shape == (2, 1, 28, 28)
+    pixels = torch.from_numpy(FILES["train-images-idx3-ubyte"]).float() / 255
+    assert torch.equal(train.x[:, 0], pixels)
+    assert train.y.tolist() == [9, 0, 1, 2, 3, 4] and test.y.tolist() == [5, 6]
+    assert test.x.min() == 1.0 and train.classes == test.classes == 10
+
+
+def test_a_home_folder_may_be_written_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder(tmp_path).parent))
+    train, _ = MNIST(f"~/{tmp_path.name}").load()
+    assert len(train) == 6
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(tmp_path, name):
+    (folder(tmp_path) / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}.* is missing; put the four IDX files"):
+        MNIST(str(tmp_path)).load()
+
+
+def test_a_missing_folder_is_named_with_the_way_out(tmp_path):
+    path = tmp_path / "nowhere"
+    with pytest.raises(FileNotFoundError, match=rf"{path} is no folder; .* OpenML"):
+        MNIST(str(path)).load()
+
+
+def test_files_that_do_not_fit_each_other_are_named(tmp_path):
+    changed = {"t10k-labels-idx1": idx([1, 2, 3])}
+    with pytest.raises(ValueError, match=rf"{tmp_path} \(t10k\): 2 inputs but 3 labels"):
+        MNIST(str(folder(tmp_path, **changed))).load()
+
+
+def test_a_label_that_is_no_digit_is_named(tmp_path):
+    changed = {"train-labels-idx1": idx([0, 1, 10, 3, 4, 5])}
+    with pytest.raises(ValueError, match=r"\(train\): label 10 of example 2 is outside 0..9"):
+        MNIST(str(folder(tmp_path, **changed))).load()
+
+
+def test_there_are_two_data_sets():
+    with pytest.raises(ValueError, match=r"MNIST\.name = 'emnist' must be one of mnist, fashion"):
+        MNIST(name="emnist")
+
+
+@pytest.mark.parametrize("case", [pytest.param(None, marks=mnist)])
+def test_the_real_mnist(case):
+    train, test = MNIST(str(FOLDER)).load()
+    assert train.x.shape == (60000, 1, 28, 28) and test.x.shape == (10000, 1, 28, 28)
+    assert train.x.min() == 0 and train.x.max() == 1
+    # LeCun's page: 5 0 4 1 9 is how the training set begins, 7 2 1 0 4 the test set.
+    assert train.y[:5].tolist() == [5, 0, 4, 1, 9] and test.y[:5].tolist() == [7, 2, 1, 0, 4]
+    # Mean and deviation of the training pixels, the 0.1307 and 0.3081 of every tutorial.
+    assert float(train.x.mean()) == pytest.approx(0.1307, abs=5e-5)
+    assert float(train.x.double().std()) == pytest.approx(0.3081, abs=5e-5)
+
+
+# --- OpenML ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "remote"), [("mnist", "mnist_784"), ("fashion_mnist", "Fashion-MNIST")]
+)
+def test_openml_is_split_at_the_last_ten_thousand(monkeypatch, name, remote):
+    n = 10_003
+    pixels = np.zeros((n, 784))
+    pixels[:, 0] = np.arange(n) % 256
+    asked = []
+
+    def fetch_openml(*args, **kwargs):
+        asked.append((args, kwargs))
+        return pixels, np.array([str(i % 10) for i in range(n)], dtype=object)  # as it is there
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
+    train, test = MNIST(name=name).load()
+    (((said,), options),) = asked
+    assert said == remote and options["return_X_y"] and not options["as_frame"]
+    assert (len(train), len(test)) == (3, 10_000)
+    assert train.x.shape == (3, 1, 28, 28)
+    assert train.y.tolist() == [0, 1, 2] and test.y[:2].tolist() == [3, 4]
+    assert torch.equal(train.x[:, 0, 0, 0], torch.tensor([0.0, 1.0, 2.0]) / 255)
+    assert float(test.x[0, 0, 0, 0]) == pytest.approx(3 / 255)
+
+
+def test_openml_out_of_reach_says_what_to_do(monkeypatch):
+    def fetch_openml(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
+    with pytest.raises(FileNotFoundError, match=r"mnist .*no route to host.* set data\.path"):
+        MNIST().load()
