@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "ActionSpace": "core",
     "Arena": "arena",
-    "Board": "core",
+    "Board": "games.game",
     "BudgetExceeded": "knowledge",
     "Classifier": "core",
     "Cost": "core",
-    "Game": "core",
+    "Game": "games.game",
     "IllegalMove": "core",
     "Knowledge": "knowledge",
     "LabelView": "knowledge",
@@ -37,10 +37,8 @@ if TYPE_CHECKING:
     from arena.arena import Arena, Record, Unplayable
     from arena.core import (
         ActionSpace,
-        Board,
         Classifier,
         Cost,
-        Game,
         IllegalMove,
         Labelled,
         Learner,
@@ -51,6 +49,7 @@ if TYPE_CHECKING:
         Strategy,
         Turn,
     )
+    from arena.games.game import Board, Game
     from arena.knowledge import (
         BudgetExceeded,
         Knowledge,

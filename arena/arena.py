@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.core import Board, Game, Labelled, Move, MoveOrder, Past, Player, Scores, Turn
+from arena.core import Labelled, Move, MoveOrder, Player, Turn
+from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import BudgetExceeded, Ledger, View
 
 

@@ -16,22 +16,19 @@ from arena import chance
 from arena.actions.decisions import Decisions
 from arena.core import (
     Answers,
-    Board,
     Classifier,
-    Game,
     IllegalMove,
     Labelled,
     Move,
     Outcome,
-    Past,
     Perturbations,
     Player,
-    Scores,
     Task,
     first,
 )
 from arena.data.source import Source
 from arena.fields import Count, Share
+from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import INVALID, REFUSED, LabelView, Ledger, SampleView, ScoreView, View
 
 _EXHIBITED = 8

@@ -12,22 +12,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.core import (
-    ActionSpace,
-    Board,
-    Cost,
-    Game,
-    IllegalMove,
-    Labelled,
-    Move,
-    Past,
-    Player,
-    Scores,
-    Strategy,
-    Task,
-    Turn,
-)
+from arena.core import ActionSpace, Cost, IllegalMove, Labelled, Move, Player, Strategy, Task, Turn
 from arena.fields import Count
+from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import Ledger, View
 from arena.solvers import mixed_commitment
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from arena.arena import Arena
-from arena.core import Game, MoveOrder, Player
+from arena.core import MoveOrder, Player
 from arena.fields import Declared
+from arena.games.game import Game
 from arena.log import RunLog
 
 
