@@ -53,7 +53,9 @@ class FunctionClassifier(Classifier):
         self.widest = ScoreView if answers == "scores" else LabelView
 
     def _call(self, x: Tensor, dims: int) -> Tensor:
-        answer = torch.as_tensor(np.asarray(self._function(x)), device=x.device)
+        given = self._function(x)
+        answer = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+        answer = answer.to(x.device)
         if answer.ndim != dims or len(answer) != len(x):
             want = "[B] labels" if dims == 1 else "[B, K] scores"
             raise ValueError(
