@@ -1,0 +1,187 @@
+"""Killed at any moment (SIGKILL) and started again, a run ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+TINY = ["learner=linear", "defender.strategy.recipe.epochs=2", "game.examples=40"]
+
+# Kills a run of the arguments at each of the given moments of writing files, in a folder each, and
+# starts it again; "all" goes on until there is no such moment. Ends with an unbroken run.
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+# What a run imports, once; no backward pass, after which a fork may not do another.
+import jinja2, rich.table, safetensors.torch, sklearn.datasets, torch._dynamo, yaml
+import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg
+import arena.__main__, arena.events, arena.studies.match, arena.studies.who_moves_first
+import arena.attacks.pgd, arena.data.digits, arena.games.evasion, arena.defenses.retrain
+
+def run(folder, kill_at):
+    if (pid := os.fork()) != 0:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    moments = 0
+    def moment(torn=None):
+        nonlocal moments
+        moments += 1
+        if moments == kill_at:
+            if torn is not None:
+                os.ftruncate(torn, os.fstat(torn).st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+    def fsync(fd, real=os.fsync):
+        moment(torn=fd)
+        real(fd)
+        moment()
+    def replace(*paths, real=os.replace):
+        real(*paths)
+        moment()
+    os.fsync, os.replace = fsync, replace
+    with open(f"{folder}.out", "a") as out:
+        os.dup2(out.fileno(), 1)
+    sys.argv = ["arena", *sys.argv[2:], f"hydra.run.dir={folder}"]
+    try:
+        arena.__main__.main()
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+
+moments = range(1, 1000) if sys.argv[1] == "all" else map(int, sys.argv[1].split(","))
+for kill_at in moments:
+    folder = Path(f"at-{kill_at}")
+    if run(folder, kill_at) == 0:
+        break
+    shutil.copytree(folder, f"{folder}.killed")
+    assert run(folder, None) == 0
+assert run(Path("unbroken"), None) == 0
+"""
+
+
+def rounds(folder, seconds=False):
+    lines = [json.loads(text) for text in (folder / "rounds.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if seconds or k != "seconds"} for line in lines]
+
+
+def kept(folder):
+    if not (folder / "checkpoint.pt").exists():
+        return []
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["lines"]
+
+
+def assert_same(folder, unbroken):
+    """Every match in `folder` is bit-identical to the one in `unbroken`."""
+    matches = [path.parent.relative_to(unbroken) for path in unbroken.rglob("rounds.jsonl")]
+    assert matches
+    for match in matches:
+        left, right = folder / match, unbroken / match
+        assert rounds(left) == rounds(right)
+        name = "outcomes.safetensors"
+        assert (left / name).read_bytes() == (right / name).read_bytes()
+    for path in unbroken.rglob("*"):
+        if "tfevents" not in path.name:
+            assert (folder / path.relative_to(unbroken)).exists(), path
+    assert not list(folder.rglob("*.tmp"))
+
+
+def killed_and_gone_on_with(tmp_path, moments, *arguments):
+    """Checks runs killed at these moments; gives how many rounds each had finished by then."""
+    subprocess.run(
+        [sys.executable, "-c", KILLED, moments, *arguments],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    broken = [path.with_suffix("") for path in tmp_path.glob("at-*.killed")]
+    broken.sort(key=lambda path: int(path.name[3:]))
+    unbroken = tmp_path / "unbroken"
+    finished = []
+    for folder in broken:
+        assert_same(folder, unbroken)
+        killed = tmp_path / f"{folder.name}.killed"
+        finished.append(0)
+        for match in killed.rglob("checkpoint.pt"):
+            held = kept(match.parent)
+            again = rounds(folder / match.parent.relative_to(killed), seconds=True)
+            assert (
+                again[: len(held)] == held
+            )  # to the second: what was finished is not played again
+            finished[-1] += len(held)
+    return finished
+
+
+# A file is written in three moments: torn, whole, in its place. First come the three files of the
+# configuration, then three a round (checkpoint, lines, costs), then the report.
+@pytest.mark.parametrize(
+    "moments", ["10,19,21,28", pytest.param("all", marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_match_killed_while_it_writes_ends_as_an_unbroken_one(tmp_path, moments):
+    finished = killed_and_gone_on_with(tmp_path, moments, *TINY, "study.rounds=2")
+    assert finished == [0, 1, 2, 2] or len(finished) > 25
+    assert finished == sorted(finished) and set(finished) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "moments", ["20", pytest.param("all", marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_who_moves_first_killed_midway_ends_as_an_unbroken_one(tmp_path, moments):
+    study = ["study=who_moves_first", "study.rounds=1", "study.seeds=1"]
+    finished = killed_and_gone_on_with(tmp_path, moments, *TINY, *study)
+    assert finished == [1] or len(finished) > 30
+    assert finished == sorted(finished) and set(finished) <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_killed_from_outside_at_any_moment(tmp_path, shell, kills):
+    arguments = [*TINY, "study.rounds=12"]
+    folder, unbroken = tmp_path / "broken", tmp_path / "unbroken"
+    assert shell(*arguments, f"hydra.run.dir={unbroken}").code == 0
+    for kill in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "arena", *arguments, f"hydra.run.dir={folder}"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        scratch = folder / ".checkpoint.pt.tmp"
+        while process.poll() is None and (
+            len(kept_lines(folder)) < 2 * kill or not scratch.exists()
+        ):
+            time.sleep(0.0002)
+        process.send_signal(signal.SIGKILL)
+        told = [line for line in process.communicate()[0].splitlines() if ", round " in line]
+        assert process.returncode == -signal.SIGKILL
+        assert len(told) <= len(kept(folder)) < 12  # what was told is on the disk
+    assert shell(*arguments, f"hydra.run.dir={folder}").code == 0
+    assert_same(folder, unbroken)
+
+    before = contents(folder)
+    again = shell(*arguments, f"hydra.run.dir={folder}")
+    assert again.code == 0
+    assert "already holds these 12 rounds; nothing to do" in again.out
+    assert contents(folder) == before
+
+
+def kept_lines(folder):
+    path = folder / "rounds.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("order", ["attacker_first", "simultaneous", "defender_first"])
+def test_a_match_gone_on_with_for_more_rounds_is_the_match_of_so_many(tmp_path, shell, order):
+    arguments = [*TINY, f"order={order}", "attacker.strategy.steps=2"]
+    at_once, in_two = tmp_path / "at_once", tmp_path / "in_two"
+    assert shell(*arguments, "study.rounds=3", f"hydra.run.dir={at_once}").code == 0
+    assert shell(*arguments, "study.rounds=2", f"hydra.run.dir={in_two}").code == 0
+    assert shell(*arguments, "study.rounds=3", f"hydra.run.dir={in_two}").code == 0
+    assert_same(in_two, at_once)
