@@ -195,7 +195,7 @@ class QueryPrice(Cost):
 
 
 @dataclass(frozen=True)
-class Negation(Cost):
+class Negation(AnswerCost):
     """Minus another cost, usually the opponent's: the game is then zero-sum."""
 
     of: Cost
@@ -213,5 +213,13 @@ class Negation(Cost):
         return -self.of.answered(labels, y)
 
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """Minus the inner surrogate: for the error rate, the classical ascent on cross-entropy."""
-        return -self.of.surrogate(logits, y, classes)
+        """That of its own gain; for the error rate -log(1 - p_y).
+
+        Its gradient is parallel to that of minus the inner surrogate (the classical ascent on
+        cross-entropy), which a model masks by being sure: it vanishes as p_y goes to 1. Only where
+        the inner cost does not follow from answers, minus its surrogate is all there is.
+        """
+        try:
+            return super().surrogate(logits, y, classes)
+        except NotImplementedError:
+            return -self.of.surrogate(logits, y, classes)

@@ -196,3 +196,25 @@ def test_a_transfer_attacker_without_data_says_so():
     players = attacker(Transfer(ERM(LINEAR, epochs=1)), Knowledge.no_box())
     with pytest.raises(ValueError, match="no data to train a surrogate on"):
         last(evasion(players, attacker_share=0.0))
+
+
+@pytest.mark.parametrize("scale", [30.0, 1000.0])
+def test_a_model_that_is_only_surer_is_no_harder_to_attack(scale):
+    """Masking by confidence [F17]: the same decision boundary, logits times a constant."""
+
+    class Surer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = MLP((16,)).build((12,), 2, seed=5)
+
+        def forward(self, x):
+            return scale * self.inner(x)
+
+    data, space = points(), Linf(0.2, BOX)
+    errors = []
+    for module in (Surer().inner, Surer()):
+        moved, _ = play(PGD(20, 0.2), space, module, data)
+        errors.append((module(moved).argmax(1) != data.y).float().mean().item())
+    assert errors[1] == pytest.approx(errors[0], abs=0.04)
+    clean = (Surer()(data.x).argmax(1) != data.y).float().mean().item()
+    assert errors[0] > clean + 0.1

@@ -120,9 +120,10 @@ def within(found, expected, sigma, n):
 @pytest.mark.parametrize("across", ["examples", "numbers"])
 def test_moments_and_laws(seed, across):
     """Across the keys of a seed, one number each, and along the numbers of one key."""
-    key, shape = (chance.keys(seed, N), ()) if across == "examples" else (chance.keys(seed, 1), (N,))
+    examples, shape = (N, ()) if across == "examples" else (1, (N,))
+    key = chance.keys(seed, examples)
     u = chance.uniform(key, shape).flatten().double()
-    assert 0.0 <= u.min() and u.max() < 1.0
+    assert u.min() >= 0.0 and u.max() < 1.0
     within(u.mean(), 1 / 2, math.sqrt(1 / 12), N)
     within(((u - 0.5) ** 2).mean(), 1 / 12, math.sqrt(1 / 180), N)  # var = 1/80 - 1/144
     assert stats.kstest(u, "uniform").pvalue > LEAST_P
@@ -135,7 +136,7 @@ def test_moments_and_laws(seed, across):
     assert stats.kstest(z, "norm").pvalue > LEAST_P
     for high in (2, 10, 1000):
         drawn = chance.integers(key, high, shape).flatten()
-        assert 0 <= drawn.min() and drawn.max() < high
+        assert drawn.min() >= 0 and drawn.max() < high
         counts = drawn.bincount(minlength=high).double()
         assert stats.chisquare(counts).pvalue > LEAST_P
 

@@ -93,7 +93,9 @@ def test_explanations():
         scores = None if scores is None else torch.tensor([scores])
         return space(3).explain(X[:1], Answers(torch.tensor([label]), scores))
 
-    assert why(Class, REFUSED) == "it refuses, but its actions are classes only: use actions=refusal"
+    assert (
+        why(Class, REFUSED) == "it refuses, but its actions are classes only: use actions=refusal"
+    )
     assert why(Confidence, 7).startswith("answer 7 is no class in 0..2")
     assert why(Confidence, 1, [9.0, 0.0, 0.0]).endswith("its scores do not sum to 1")
     # Where it may refuse, a refusal is not what is wrong.

@@ -105,7 +105,7 @@ class Thing(Declared):
 
 @dataclass(frozen=True)
 class Special(Thing):
-    of: Thing = Thing()  # noqa: RUF009 (frozen)
+    of: Thing = Thing()
     limit: Count | None = None
 
 

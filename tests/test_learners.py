@@ -1,5 +1,7 @@
 """Networks, and how a model of any make becomes a defender's move."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_an_mlp_has_a_weight_per_pair_of_units(hidden, shape, classes):
     module = MLP(tuple(hidden)).build(tuple(shape), classes, seed=0)
     assert module(inputs(4, tuple(shape))).shape == (4, classes)
     widths = [int(np.prod(shape)), *hidden, classes]
-    expected = sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    expected = sum((a + 1) * b for a, b in pairwise(widths))
     assert sum(p.numel() for p in module.parameters()) == expected
     assert sum(isinstance(m, nn.ReLU) for m in module) == len(hidden)
 
@@ -56,7 +58,7 @@ def test_a_cnn_halves_once_per_entry(channels, shape):
     assert module(inputs(2, shape)).shape == (2, 4)
     widths = [shape[0], *channels]
     flat = widths[-1] * (shape[1] // 2 ** len(channels)) * (shape[2] // 2 ** len(channels))
-    expected = sum((9 * a + 1) * b for a, b in zip(widths, widths[1:], strict=False))
+    expected = sum((9 * a + 1) * b for a, b in pairwise(widths))
     expected += (flat + 1) * 5 + (5 + 1) * 4
     assert sum(p.numel() for p in module.parameters()) == expected
 

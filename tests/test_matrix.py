@@ -139,7 +139,7 @@ def test_a_reply_needs_sight_of_the_move():
         ),
         "attacker": Player(Mixtures(2), MatrixCost.of_payoffs(-PENNIES), SEES, Mix((0.5, 0.5))),
     }
-    with pytest.raises(Unplayable, match="needs a Commitment of the attacker.*parameters=true"):
+    with pytest.raises(Unplayable, match=r"needs a Commitment of the attacker.*parameters=true"):
         Arena(MatrixGame(), players, MoveOrder.simultaneous())
 
 
