@@ -133,6 +133,10 @@ class Classifier(ABC):
         """
         raise PermissionError(f"{type(self).__name__} has no module to look into")
 
+    def to(self, device: torch.device) -> "Classifier":
+        """The same classifier, where the game's inputs are."""
+        return self
+
     def state(self) -> dict[str, Tensor]:
         """What identifies this classifier among those that its strategy can make."""
         return {}

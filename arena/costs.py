@@ -4,6 +4,7 @@ Most costs follow from the truth and the answer alone. Those state one rule, `an
 differentiable surrogate is derived from it (`AnswerCost.surrogate`).
 """
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -125,6 +126,8 @@ class CostMatrix(AnswerCost):
         k = len(self.matrix)
         if k < 2 or any(len(row) != len(self.matrix[0]) for row in self.matrix):
             raise ValueError("CostMatrix.matrix must have at least 2 rows, all of one length")
+        if not all(math.isfinite(entry) for row in self.matrix for entry in row):
+            raise ValueError("CostMatrix.matrix has an entry that is NaN or infinite")
         if len(self.matrix[0]) not in (k, k + 1):
             raise ValueError(
                 f"CostMatrix.matrix has {k} rows of {len(self.matrix[0])}; give rows of {k} "

@@ -59,6 +59,7 @@ class AdversarialTraining(Trainer):
     def attacked(self, module: nn.Module, batch: Labelled, seed: int, task: Task) -> Tensor:
         """The inner attack's move against the model as it stands."""
         knowledge = Knowledge.white_box()
+        learning = [p for p in module.parameters() if p.requires_grad]
         model = ModuleClassifier(module, batch.classes)  # frozen: no parameter gradients in there
         ledger = Ledger(len(batch), None, batch.x.device)
         view = WhiteBox("defender", knowledge, {"task": task}, model, ledger)
@@ -73,5 +74,7 @@ class AdversarialTraining(Trainer):
             look=lambda opponent, kind: view,
         )
         attacked: Tensor = self.inner.respond(turn)
-        module.train().requires_grad_(True)
+        module.train()
+        for parameter in learning:
+            parameter.requires_grad_(True)
         return attacked

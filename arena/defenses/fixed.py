@@ -29,7 +29,10 @@ class Fixed(Strategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "model", classifier(self.model, self.classes, self.answers))
+        model = classifier(self.model, self.classes, self.answers)
+        if model.classes != self.classes:
+            raise ValueError(f"Fixed(classes={self.classes}) of a model of {model.classes} classes")
+        object.__setattr__(self, "model", model)
 
     @property
     def exposes(self) -> type[View]:
@@ -48,11 +51,9 @@ class Fixed(Strategy):
                 f"Fixed(classes={self.classes}), but the data have {turn.data.classes} classes"
             )
         model: Classifier = self.model
-        if isinstance(state := model.state(), dict) and state:
-            model.module.to(turn.data.x.device)
-        return model
+        return model.to(turn.data.x.device)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
         """The model: it never changes."""
         model: Classifier = self.model
-        return model
+        return model.to(data.x.device)

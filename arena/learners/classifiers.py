@@ -37,6 +37,11 @@ class ModuleClassifier(Classifier):
         """The frozen module."""
         return self._module
 
+    def to(self, device: torch.device) -> "ModuleClassifier":
+        """Itself, the module moved."""
+        self._module.to(device)
+        return self
+
     def state(self) -> dict[str, Tensor]:
         """The module's parameters and buffers."""
         return dict(self._module.state_dict())
