@@ -197,32 +197,43 @@ def _task(config: Any) -> None:
 def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
     import torch
 
+    from arena.arena import Arena
+
+    torch.set_num_threads(plain["threads"])
+    game, order = build(plain["game"]), build(plain["order"])
+    players = {name: build(plain[name]) for name in ("attacker", "defender")}
+    Arena(game, players, order)  # refuses an unplayable match before more is imported or written
+
     from arena.log import claim
     from arena.studies.study import Setup
 
-    torch.set_num_threads(plain["threads"])
-    made = {key: build(plain[key]) for key in ("game", "order", "attacker", "defender", "study")}
-    groups = ("order", "threat", "data", "learner", "defender/strategy", "experiment")
-    chosen = {name: now.runtime.choices.get(name) for name in groups}
-    hparams = {name: choice for name, choice in chosen.items() if choice}
-    for override in now.overrides.task:
-        key, _, value = override.lstrip("+").partition("=")
-        if "." in key:
-            hparams[key] = value
+    hparams = _hparams(now)
     setup = Setup(
-        game=made["game"],
-        players={"attacker": made["attacker"], "defender": made["defender"]},
-        order=made["order"],
+        game=game,
+        players=players,
+        order=order,
         seed=plain["seed"],
         batch_size=plain["batch_size"],
         folder=folder,
         config={key: value for key, value in plain.items() if key != "study"},
         hparams=hparams,
     )
-    setup.arena()  # refuses an unplayable match before anything is written
+    study = build(plain["study"])
     with claim(folder, plain, list(now.overrides.task), hparams):
         (folder / "failed.txt").unlink(missing_ok=True)
-        made["study"].run(setup)
+        study.run(setup)
+
+
+def _hparams(now: Any) -> dict[str, str]:
+    """What sets a run apart in a sweep: the groups' choices, and the single options overridden."""
+    groups = ("order", "threat", "data", "learner", "defender/strategy", "experiment")
+    choices = {name: now.runtime.choices.get(name) for name in groups}
+    found = {name: choice for name, choice in choices.items() if choice}
+    for override in now.overrides.task:
+        key, _, value = override.lstrip("+").partition("=")
+        if "." in key:
+            found[key] = value
+    return found
 
 
 if __name__ == "__main__":

@@ -117,29 +117,32 @@ def number(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
+_SHOWN = {"attacked_error": 3, "clean_error": 3, "queries": 1, "gradients": 1}
+"""The metrics that tables show, if the game has them, with their digits."""
+
+
 def rounds_table(lines: Sequence[dict[str, Any]]) -> Table:
     """A match, a line a round."""
-    columns = ["round", "attacker saw", "error ± s.e.", "clean error"]
-    columns += [*(f"{name}'s payoff" for name in lines[0]["payoffs"]), "queries", "gradients", "s"]
+    shown = [name for name in _SHOWN if name in lines[0]["metrics"]]
+    players = list(lines[0]["payoffs"])
+    columns = ["round", "attacker saw", *(f"{name}'s payoff ± s.e." for name in players)]
+    columns += [*(name.replace("_", " ") for name in shown), "seconds"]
     rows = []
     for line in lines:
-        metrics, seen = line["metrics"], line["saw"].get("attacker", {}).get("defender")
-        model = "nothing" if seen is None else f"model of round {seen}"
-        error = metrics.get("attacked_error")
+        seen = line["saw"].get("attacker", {}).get("defender")
+        move = "nothing" if seen is None else f"the move of round {seen}"
+        payoffs, errors = line["payoffs"], line["standard_errors"]
         rows.append(
             [
                 str(line["round"]),
-                "the opening model" if seen == -1 else model,
-                "" if error is None else f"{error:.3f} ± {line['standard_errors']['defender']:.3f}",
-                number(metrics.get("clean_error")),
-                *(number(value) for value in line["payoffs"].values()),
-                number(metrics.get("queries"), 1),
-                number(metrics.get("gradients"), 1),
+                "the opening" if seen == -1 else move,
+                *(f"{payoffs[name]:.3f} ± {errors[name]:.3f}" for name in players),
+                *(number(line["metrics"][name], _SHOWN[name]) for name in shown),
                 number(sum(line["seconds"].values()), 1),
             ]
         )
     notes = [note for line in lines for note in line["notes"]]
-    return Table(f"Rounds ({lines[0]['order']})", columns, rows, "; ".join(notes))
+    return Table(f"Rounds: {lines[0]['order']}", columns, rows, "; ".join(notes))
 
 
 def rounds_figure(lines: Sequence[dict[str, Any]]) -> "Figure":

@@ -70,7 +70,16 @@ def payoff(played: list[Played], player: str) -> list[np.ndarray[Any, Any]]:
 
 
 def metric(played: list[Played], name: str) -> np.ndarray[Any, Any]:
-    """A metric by seed and round, [seeds, rounds]."""
+    """A metric by seed and round, [seeds, rounds].
+
+    Raises:
+        ValueError: If the game does not measure it.
+    """
+    if name not in played[0].lines[0]["metrics"]:
+        raise ValueError(
+            f"study=who_moves_first compares the {name}, which this game does not measure; "
+            "play it with study=match and order=attacker_first, defender_first or simultaneous"
+        )
     return np.array([[line["metrics"][name] for line in match.lines] for match in played])
 
 
