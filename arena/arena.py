@@ -223,7 +223,7 @@ class Arena:
             known = cost[~cost.isnan()]
             if len(known) == 0:
                 raise ValueError(f"round {number}: no example could be scored; {scores.notes[0]}")
-            payoffs[name] = -float(known.mean())
+            payoffs[name] = 0.0 - float(known.mean())  # of a cost of 0, not -0.0
             spread = float(known.std()) if len(known) > 1 else 0.0
             errors[name] = spread / len(known) ** 0.5
         total = torch.stack(list(scores.costs.values())).sum(0).nan_to_num(0.0)

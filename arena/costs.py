@@ -38,9 +38,9 @@ class AnswerCost(Cost):
         every answer costs the same.
 
         A refusal is decided by a comparison (a threshold on the confidence, say), and its share of
-        the softmax may not depend on the input at all. There the surrogate is the largest logit
-        among the answers that are not the best, less the largest among the best: what the argmax
-        decides by.
+        the softmax may not depend on the input at all. There the surrogate is what the argmax
+        decides by: the largest logit among the answers that gain no more than the present one,
+        less the largest among those that gain more (among the best, once it is one of them).
         """
         answers = torch.arange(logits.shape[1], device=logits.device)
         refuses = classes is not None and logits.shape[1] > classes
@@ -51,10 +51,11 @@ class AnswerCost(Cost):
         most = gain.amax(1, keepdim=True)
         gain = torch.where(most > 0, gain / most, 0.5)
         if refuses:
-            best = gain == 1.0
-            rest, top = (logits.masked_fill(out, -torch.inf).amax(1) for out in (best, ~best))
-            margin = rest - top
-            return torch.where(most[:, 0] > 0, margin, 0.0)
+            answer = logits == logits.amax(1, keepdim=True)
+            present = gain.masked_fill(~answer, 0.0).amax(1, keepdim=True)
+            better = (gain > present) | (gain == 1.0)
+            rest, won = (logits.masked_fill(out, -torch.inf).amax(1) for out in (better, ~better))
+            return torch.where(most[:, 0] > 0, rest - won, 0.0)
         # -log sum g p = softplus(log sum (1 - g) e^logit - log sum g e^logit): its gradient has no
         # 1 - p in it, which in float32 is 0 from a margin of 17 on, and noise before.
         lost, won = ((logits + share.log()).logsumexp(1) for share in (1.0 - gain, gain))

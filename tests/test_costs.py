@@ -312,12 +312,17 @@ def test_the_last_column_is_a_refusal_only_where_the_classes_say_so():
 
 
 def test_the_price_of_a_refusal_decides_whether_it_is_sought():
-    logits, y = torch.zeros(1, K + 1), torch.tensor([1])
+    y = torch.tensor([1])
 
-    def slope_of_refusing(on_attacked):
+    def slope_of_refusing(on_attacked, present):
+        logits = torch.zeros(1, K + 1)
+        logits[0, present] = 0.5
         return float(gradient(Refusal(on_attacked=on_attacked), logits, y, K)[1][0, K])
 
-    assert slope_of_refusing(0.0) < 0 < slope_of_refusing(0.5) == slope_of_refusing(2.0)
+    wrong, right = 0, 1
+    assert slope_of_refusing(0.0, wrong) < 0 and slope_of_refusing(0.5, wrong) < 0
+    assert slope_of_refusing(2.0, wrong) == 0  # dearer than the error that stands
+    assert slope_of_refusing(0.5, right) >= 0 and slope_of_refusing(2.0, right) >= 0
 
 
 # --- relabelling ----------------------------------------------------------------------------
