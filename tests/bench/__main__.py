@@ -146,6 +146,7 @@ def main():
         "arena --help, seconds": (command("--help"), 2.0),
         "a mistyped key, seconds": (command("attacker.strategy.stps=3", status=2), 2.0),
         "a value out of range, seconds": (command("attacker.actions.eps=-1", status=2), 2.0),
+        "an unplayable match, seconds": (command("attacker/knowledge=labels", status=2), 2.0),
         f"PGD-40 on MNIST over its bare passes ({device.type})": (pgd_40(device), 1.1),
     }
     table = Table(title=f"torch {torch.__version__}, {platform.machine()}, one thread")
