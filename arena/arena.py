@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.core import Labelled, Move, MoveOrder, Player, Turn
+from arena.core import IllegalMove, Labelled, Move, MoveOrder, Player, Turn
 from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import BudgetExceeded, Ledger, View
 
@@ -174,6 +174,10 @@ class Arena:
             batch_size=self.batch_size,
             look=partial(self._look, name, ledger),
         )
+        # torch counts what is done to a tensor in place: a game whose data a player can change
+        # would have to copy all of them for every turn.
+        sealed = list(board.sealed(self._past))
+        versions = [tensor._version for tensor in sealed]
         start = time.perf_counter()
         try:
             move = player.strategy.respond(turn)
@@ -182,6 +186,11 @@ class Arena:
             self._notes.append(f"{name} ran into its budget ({error}); what it had kept was played")
         if data.x.is_cuda:
             torch.cuda.synchronize(data.x.device)
+        if versions != [tensor._version for tensor in sealed]:
+            raise IllegalMove(
+                f"{name}'s {type(player.strategy).__name__} changed, in place, data or a model "
+                "that it was shown; work on a copy (x.clone())"
+            )
         move = board.check(name, move)
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         self._past.ledgers[name] = ledger

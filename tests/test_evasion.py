@@ -7,7 +7,7 @@ import torch
 from small import LINEAR, ORDERS, Constant, attacker, defender, evasion, last, retrain
 from torch import nn
 
-from arena import Arena, IllegalMove, Knowledge, Player, Strategy, Unplayable
+from arena import Arena, IllegalMove, Knowledge, Player, Strategy, Unplayable, View, WhiteBox
 from arena.actions.decisions import ClassOrRefusal, Confidence
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.actions.pool import Pool
@@ -283,6 +283,30 @@ def test_an_illegal_move_names_the_example_and_by_how_much():
 def test_moves_that_are_no_legal_inputs(move, why):
     with pytest.raises(IllegalMove, match=why):
         last(evasion(attacker(Play(move))))
+
+
+def in_place(turn):
+    turn.data.x.clamp_(0.2, 0.8)
+    return turn.data.x
+
+
+def in_the_model(turn):
+    with torch.no_grad():
+        next(turn.see("defender", WhiteBox).module.parameters()).zero_()
+    return turn.data.x
+
+
+def in_the_training_data(turn):
+    turn.see("defender", View).training_data.y.zero_()
+    return turn.data.x
+
+
+@pytest.mark.parametrize("move", [in_place, in_the_model, in_the_training_data])
+def test_what_a_strategy_is_shown_it_may_not_change(move):
+    player = Play(move)
+    object.__setattr__(player, "needs", {"defender": WhiteBox})
+    with pytest.raises(IllegalMove, match="attacker's Play changed, in place"):
+        last(evasion(attacker(player)))
 
 
 def test_a_defender_must_play_a_classifier():

@@ -5,7 +5,7 @@ to a defender; the other alone is scored. "The defender trains on the attacks" t
 that it trains on what it is scored on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -290,6 +290,14 @@ class EvasionBoard(Board):
             row = torch.tensor([i], device=x.device)
             why = self.players["defender"].actions.explain(x[row], answers[row])
             raise IllegalMove(f"defender's answer to input {int(self.scored[i])}: {why}")
+
+    def sealed(self, past: Past) -> Iterator[Tensor]:
+        """All data, everything revealed, and the standing moves."""
+        batches = [self.dealt, self.training, *past.revealed["attacker"]]
+        for batch in batches if self.own is None else [*batches, self.own]:
+            yield from (batch.x, batch.y)
+        for move in past.standing.values():
+            yield from move.state().values() if isinstance(move, Classifier) else (move,)
 
     def pack(self, player: str, move: Move) -> dict[str, Tensor]:
         """Inputs, or the model's parameters."""

@@ -1,7 +1,7 @@
 """What the rules of a game are: how it is dealt, what may be seen, what standing moves cost."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -51,6 +51,10 @@ class Board(ABC):
     @abstractmethod
     def costs(self, past: "Past") -> "Scores":
         """What the standing moves cost every player."""
+
+    def sealed(self, past: "Past") -> Iterable[Tensor]:
+        """The tensors that strategies may be shown and must not change in place."""
+        return ()
 
     @abstractmethod
     def pack(self, player: str, move: Move) -> dict[str, Tensor]:
