@@ -275,3 +275,17 @@ def test_openml_out_of_reach_says_what_to_do(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
     with pytest.raises(FileNotFoundError, match=r"mnist .*no route to host.* set data\.path"):
         MNIST().load()
+
+
+def test_given_tensors_are_checked_when_they_are_dealt():
+    from arena.data.given import Given
+
+    sound = Labelled(torch.rand(4, 2, generator=torch.Generator()), torch.tensor([0, 1, 0, 1]), 2)
+    assert Given(sound).load() == (sound, None)
+    broken = Labelled(sound.x + 2.0, sound.y, 2)
+    with pytest.raises(ValueError, match="test data: input 0 has values"):
+        Given(sound, broken).load()
+    with pytest.raises(ValueError, match="training data: no examples"):
+        Given(sound[:0]).load()
+    with pytest.raises(ValueError, match="must be a Labelled"):
+        Given(sound.x)

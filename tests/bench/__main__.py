@@ -59,23 +59,54 @@ def default_match(folder):
     )
 
 
-def engine_overhead():
-    """Wall time of the default match outside the strategies' moves, as a share of all of it.
+@contextlib.contextmanager
+def clocked_passes():
+    """Yields a list whose only entry grows by the seconds of all forward and backward passes."""
+    spent, inside = [0.0], [False]
 
-    Outside: dealing, views, checks, scoring, the log with TensorBoard and checkpoints. The first
-    match of the process, which imports things, is not counted.
+    def clocked(function):
+        def run(*args, **kwargs):
+            if inside[0]:
+                return function(*args, **kwargs)
+            inside[0], start = True, time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[0] += time.perf_counter() - start
+                inside[0] = False
+
+        return run
+
+    places = ((torch.nn.Module, "__call__"), (torch.autograd, "grad"), (torch.Tensor, "backward"))
+    originals = [getattr(owner, name) for owner, name in places]
+    for owner, name in places:
+        setattr(owner, name, clocked(getattr(owner, name)))
+    try:
+        yield spent
+    finally:
+        for (owner, name), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
+
+
+def engine_overhead():
+    """Shares of the default match's wall time: outside the strategies' moves, outside all passes.
+
+    Outside the moves: dealing, views, checks, scoring, the log with TensorBoard and checkpoints.
+    Outside all passes: these, and what strategies do besides passes (losses, the optimizer, steps
+    and projections). The first match of the process, which imports things, is not counted.
     """
-    shares = []
+    outside_moves, outside_passes = [], []
     for repeat in range(REPEATS):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, clocked_passes() as passes:
             match = default_match(Path(folder))
             start = time.perf_counter()
             played = play(match, 3, lambda line: None)
             wall = time.perf_counter() - start
         moves = sum(sum(line["seconds"].values()) for line in played.lines)
         if repeat:
-            shares.append((wall - moves) / wall)
-    return shares
+            outside_moves.append((wall - moves) / wall)
+            outside_passes.append((wall - passes[0]) / wall)
+    return outside_moves, outside_passes
 
 
 def command(*arguments, status=0):
@@ -140,9 +171,10 @@ def main():
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with contextlib.redirect_stdout(io.StringIO()):
-        overhead = engine_overhead()
+        outside_moves, outside_passes = engine_overhead()
     rows = {
-        "engine's share of the default match": (overhead, 0.05),
+        "default match outside the moves, share": (outside_moves, 0.05),
+        "default match outside all passes, share": (outside_passes, 0.05),
         "arena --help, seconds": (command("--help"), 2.0),
         "a mistyped key, seconds": (command("attacker.strategy.stps=3", status=2), 2.0),
         "a value out of range, seconds": (command("attacker.actions.eps=-1", status=2), 2.0),
