@@ -214,6 +214,20 @@ def test_the_batch_size_changes_nothing(strategy, knowledge, rows):
     assert same(costs(whole), costs(parts))
 
 
+def test_a_turns_generator_is_its_own_and_fresh_each_time():
+    drawn = []
+
+    def move(turn):
+        drawn.append([torch.rand(3, generator=turn.generator).tolist() for _ in range(2)])
+        return turn.data.x
+
+    for seed in (0, 0, 1):
+        list(evasion(attacker(Play(move)), seed=seed).play(2))
+    assert all(one == again for one, again in drawn)
+    first, second, other = drawn[:2], drawn[2:4], drawn[4:]
+    assert first == second and first != other and first[0] != first[1]
+
+
 def test_the_global_generator_does_not_matter():
     torch_state = torch.get_rng_state()
     try:
