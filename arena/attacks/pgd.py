@@ -67,7 +67,7 @@ class PGD(Strategy):
                 best.offer(x.detach(), cost.answered(labels, given.y), surrogate.detach(), labels)
                 if not last:
                     (gradient,) = torch.autograd.grad(surrogate.sum(), x)
-                    gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-                    moved = x.detach() - self.step * space.eps * space.steepest(gradient)
+                    direction = space.steepest(gradient.nan_to_num_(0.0, 0.0, 0.0))
+                    moved = torch.add(x.detach(), direction, alpha=-self.step * space.eps)
                     x = space.project(given.x, moved)
         return best.x
