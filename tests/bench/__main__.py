@@ -25,7 +25,7 @@ from rich.table import Table
 from torch.nn.functional import cross_entropy
 
 from arena import __main__ as shell
-from arena import schema
+from arena import chance, schema
 from arena.actions.lp import Linf
 from arena.attacks.pgd import PGD
 from arena.core import Player, Turn
@@ -140,9 +140,12 @@ def pgd_40(device):
         turn = Turn(player, 0, data, None, None, 0, 1000, lambda opponent, kind: view)
         attack.respond(turn)
 
+    # Inputs like the attack's: a pass over MNIST as it is, mostly zeros, is cheaper by 5 %.
+    moved = player.actions.sample(data.x, chance.keys(0, len(data), device))
+
     def floor():
         for step in range(41):
-            x = data.x.detach().requires_grad_(step < 40)
+            x = moved.detach().requires_grad_(step < 40)
             loss = cross_entropy(model.module(x), data.y, reduction="sum")
             if step < 40:
                 torch.autograd.grad(loss, x)
