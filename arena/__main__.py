@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from arena.fields import Count, problem
-from arena.schema import ConfigError, Node, build, check, near
+from arena.schema import ConfigError, Node, build, check, check_knowledge, near
 
 _TRACEBACK = "ARENA_TRACEBACK"
 _SWEEP = "ARENA_SWEEP"  # in the environment, so that a launcher's worker processes agree
 _USERS_MISTAKE = 2
+PLAYERS = ("attacker", "defender")
 CONF = next(
     path
     for path in (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
@@ -178,6 +179,7 @@ def _task(config: Any) -> None:
             if found := problem(plain.get(key), kind):
                 raise ConfigError(f"{key}={plain.get(key)} {found}")
         check(plain)
+        check_knowledge({name: plain[name] for name in PLAYERS})
         _run(plain, folder, now)
     except Exception as error:
         mistaken = isinstance(error, _mistakes())
@@ -201,7 +203,7 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
 
     torch.set_num_threads(plain["threads"])
     game, order = build(plain["game"]), build(plain["order"])
-    players = {name: build(plain[name]) for name in ("attacker", "defender")}
+    players = {name: build(plain[name]) for name in PLAYERS}
     Arena(game, players, order)  # refuses an unplayable match before more is imported or written
 
     from arena.log import claim

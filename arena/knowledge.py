@@ -9,14 +9,13 @@ that may not be called does not exist on the view.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from arena.fields import Declared, Whole
+from arena.declaration import Knowledge as Knowledge
 
 REFUSED = -1
 """The label of an answer that is a refusal to classify [F8]."""
@@ -27,67 +26,6 @@ INVALID = -2
 
 class BudgetExceeded(Exception):
     """A probe was asked for an example whose budget is spent. Nothing was charged or answered."""
-
-
-@dataclass(frozen=True)
-class Knowledge(Declared):
-    """What a player knows of its opponents, a field a line of Figure 9.
-
-    Attributes:
-        task: Input space, output space, the opponent's action space and cost.
-        algorithm: How the opponent makes its move (its strategy, less the architecture).
-        architecture: Which learner it trains.
-        parameters: Everything: the committed model itself, with gradients (white box).
-        training_data: The data it trains on.
-        probe: What a query answers: nothing, a label, or scores.
-        queries: How many queries per example; None is unlimited.
-        samples: Whether a defender sees what was played (the revealed half of it).
-    """
-
-    task: bool = True
-    algorithm: bool = False
-    architecture: bool = False
-    parameters: bool = False
-    training_data: bool = False
-    probe: Literal["none", "labels", "scores"] = "none"
-    queries: Whole | None = None
-    samples: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.queries is not None and self.probe == "none":
-            raise ValueError(
-                f"Knowledge.queries = {self.queries} without a probe: "
-                "say probe=labels or probe=scores, or drop queries"
-            )
-
-    @classmethod
-    def white_box(cls) -> "Knowledge":
-        """Everything. Implies that the opponent moved first [F9]."""
-        return cls(True, True, True, True, True, "scores")
-
-    @classmethod
-    def gray_box(cls) -> "Knowledge":
-        """The recipe but not the result: algorithm, architecture and data, no parameters."""
-        return cls(True, True, True, False, True)
-
-    @classmethod
-    def black_box(
-        cls, probe: Literal["labels", "scores"], queries: int | None = None
-    ) -> "Knowledge":
-        """The task and a probe; say which probe, since papers mean different things [F9]."""
-        return cls(probe=probe, queries=queries)
-
-    @classmethod
-    def no_box(cls) -> "Knowledge":
-        """The task alone: what is left is transfer from a model of one's own [F12]."""
-        return cls()
-
-    def widest(self) -> "type[View]":
-        """The most that these grants let a player see of a committed classifier."""
-        if self.parameters:
-            return WhiteBox
-        return {"none": View, "labels": LabelView, "scores": ScoreView}[self.probe]
 
 
 class Ledger:

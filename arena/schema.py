@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from arena import fields
+from arena.declaration import Knowledge
 
 
 class ConfigError(ValueError):
@@ -28,6 +29,8 @@ class _Targeted(type):
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, Mapping) and "_target_" in value
 
+
+KNOWLEDGE = "arena.knowledge.Knowledge"
 
 # Stands for any class that an annotation names: in a configuration its value is a node of its own.
 Node = _Targeted("node with a _target_", (), {})
@@ -141,6 +144,48 @@ def declared(target: str) -> dict[str, Field] | None:
                     kind = Any
                 found[line.target.id] = Field(kind, required=line.value is None)
     return found
+
+
+def constant(target: str, name: str) -> ast.expr | None:
+    """What the class named `target` sets `name` to in its body, or inherits; None: unknown."""
+    module, _, cls = target.rpartition(".")
+    classes, imported = _classes(module)
+    if cls not in classes:
+        return constant(imported[cls], name) if cls in imported else None
+    for line in classes[cls].body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == name:
+            return line.value
+        if isinstance(line, ast.FunctionDef) and line.name == name:
+            return None
+    for base in map(ast.unparse, classes[cls].bases):
+        parent = f"{module}.{base}" if base in classes else imported.get(base)
+        if parent and (found := constant(parent, name)) is not None:
+            return found
+    return None
+
+
+def check_knowledge(players: Mapping[str, Any]) -> None:
+    """Refuses players whose strategies say in their source that they need more than is granted.
+
+    `Arena` judges every match whole; this is the part that can be told without importing torch.
+
+    Raises:
+        ConfigError: Naming the player, what its strategy needs and what would grant it.
+    """
+    for name, player in players.items():
+        strategy, granted = player.get("strategy"), player.get("knowledge")
+        if fields.problem(strategy, Node) or fields.problem(granted, Node):
+            continue
+        needs = constant(strategy["_target_"], "needs")
+        if granted["_target_"] != KNOWLEDGE or not isinstance(needs, ast.Dict):
+            continue
+        knowledge = Knowledge(**{key: granted[key] for key in granted if key != "_target_"})
+        for opponent, kind in zip(needs.keys, needs.values, strict=True):
+            if why := knowledge.withholds(view := ast.unparse(kind)):
+                raise ConfigError(
+                    f"{name}'s {strategy['_target_'].rpartition('.')[2]} needs a {view} of the "
+                    f"{ast.literal_eval(opponent or kind)}: {why}"
+                )
 
 
 def check(node: Any, path: str = "") -> None:

@@ -116,6 +116,8 @@ def test_cuda_asked_for_and_absent(shell, monkeypatch):
         ("attacker.actions.epss=1", "did you mean attacker.actions.eps"),
         ("attacker.strategy.steps=many", "must be a whole number"),
         ("--helpp", "did you mean --help"),
+        ("attacker/knowledge=labels", "PGD needs a WhiteBox of the defender"),
+        ("defender/knowledge=task", "Retrain needs a SampleView of the attacker"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_found_without_torch(argument, expected):

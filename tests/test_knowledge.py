@@ -88,6 +88,14 @@ GRANTS = [
     Knowledge.black_box("scores", 5),
     Knowledge(algorithm=True, architecture=True, training_data=True, probe="scores"),
 ]
+WIDEST = {"none": View, "labels": LabelView, "scores": ScoreView}
+
+
+def widest(knowledge):
+    """The most that the declaration lets an attacker see, said here once more."""
+    return WhiteBox if knowledge.parameters else WIDEST[knowledge.probe]
+
+
 STRATEGIES = [
     ERM(LINEAR, epochs=1),
     AdversarialTraining(LINEAR, epochs=1),
@@ -97,7 +105,7 @@ STRATEGIES = [
 
 @pytest.mark.parametrize(("knowledge", "strategy"), list(itertools.product(GRANTS, STRATEGIES)))
 def test_nothing_below_white_box_leaks_a_module_a_gradient_or_a_free_probe(knowledge, strategy):
-    kind = knowledge.widest()
+    kind = widest(knowledge)
     looked = []
 
     def look(turn, view):
@@ -300,3 +308,17 @@ def test_knowledge_that_contradicts_itself_is_refused():
         Knowledge(queries=5)
     with pytest.raises(ValueError, match="must be one of none, labels, scores"):
         Knowledge(probe="logits")
+
+
+def test_a_view_of_a_players_own_making_is_refused_whatever_its_name():
+    disguise = type("LabelView", (WhiteBox,), {})
+    for kind in (type("Mine", (WhiteBox,), {}), disguise):
+        spy = attacker(Spy("defender", kind, lambda turn, view: None), Knowledge.white_box())
+        with pytest.raises(Unplayable, match="no view of that kind"):
+            evasion(spy)
+
+
+@pytest.mark.parametrize("knowledge", [*GRANTS, Knowledge.white_box()], ids=str)
+def test_what_is_withheld_by_name_is_what_the_arena_refuses(knowledge):
+    for kind in (View, LabelView, ScoreView, WhiteBox):
+        assert (knowledge.withholds(kind.__name__) is None) == issubclass(widest(knowledge), kind)

@@ -29,7 +29,16 @@ from arena.core import (
 from arena.data.source import Source
 from arena.fields import Count, Share
 from arena.games.game import Board, Game, Past, Scores
-from arena.knowledge import INVALID, REFUSED, LabelView, Ledger, SampleView, ScoreView, View
+from arena.knowledge import (
+    INVALID,
+    REFUSED,
+    LabelView,
+    Ledger,
+    SampleView,
+    ScoreView,
+    View,
+    WhiteBox,
+)
 
 _EXHIBITED = 8
 
@@ -66,15 +75,10 @@ class Evasion(Game):
         """Whether knowledge, the opponent's actions and its kind of move allow the view."""
         if kind is View:
             return None
-        if kind is SampleView:
-            return None if viewer.knowledge.samples else "declare knowledge.samples=true"
-        widest = viewer.knowledge.widest()
-        if not issubclass(widest, kind):
-            how = {
-                "LabelView": "probe=labels",
-                "ScoreView": "probe=scores",
-            }.get(kind.__name__, "parameters=true")
-            return f"its knowledge grants {widest.__name__}; declare knowledge.{how}"
+        if kind not in (SampleView, LabelView, ScoreView, WhiteBox):
+            return f"evasion has no view of that kind, {kind.__module__}.{kind.__name__}"
+        if (why := viewer.knowledge.withholds(kind.__name__)) or kind is SampleView:
+            return why
         if not issubclass(opponent.strategy.exposes, kind):
             return (
                 f"{type(opponent.strategy).__name__} commits to a model that can show "

@@ -60,13 +60,14 @@ class Trainer(Strategy):
         if learner is None:
             raise ValueError(f"{type(self).__name__} has no learner to train; name one")
         module = learner.build(data.shape, data.classes, seed).to(data.x.device)
-        optimizer = torch.optim.Adam(module.parameters(), self.lr)
+        optimizer = torch.optim.Adam(module.parameters(), self.lr, fused=True)
         shuffle = torch.Generator().manual_seed(chance.seed_of(seed, "shuffle"))
         for epoch in range(self.epochs):
             order = torch.randperm(len(data), generator=shuffle).to(data.x.device)
             total = torch.zeros((), device=data.x.device)
             for step, rows in enumerate(torch.split(order, self.batch_size)):
-                module.train()
+                if not module.training:  # a loss may have looked at it in evaluation mode
+                    module.train()
                 loss = self.loss(module, data[rows], chance.seed_of(seed, epoch, step), task)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
