@@ -157,6 +157,32 @@ def test_a_module_is_frozen_in_evaluation_mode_but_differentiable_in_its_input()
     assert set(model.state()) == {"scale", "seen"}
 
 
+class Viewing(nn.Module):
+    """Calls `view` on what a convolution returns, as many published models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4 * 7 * 6, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).view(len(x), -1))
+
+
+@pytest.mark.parametrize("module", [CNN((4, 4)).build(SHAPE, 3, 0), Viewing()], ids=["cnn", "view"])
+def test_many_inputs_get_the_logits_and_gradients_of_one_pass(module):
+    x = inputs(300).requires_grad_()
+    expected = module(x)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    found = ModuleClassifier(module, 3).logits(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], slope)
+
+
+def test_what_a_module_itself_raises_is_not_hidden():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        ModuleClassifier(CNN((4, 4)).build(SHAPE, 3, 0), 3).logits(inputs(shape=(2, 16, 16)))
+
+
 def test_an_answer_is_a_label_with_log_probabilities_and_no_graph():
     x = torch.tensor([[0.0, 1.0, 2.0], [5.0, 1.0, NAN], [0.0, 4.0, 1.0]], requires_grad=True)
     answer = ModuleClassifier(Scripted(), 2).answer(x)  # the third column refuses

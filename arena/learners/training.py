@@ -12,7 +12,7 @@ from arena import chance
 from arena.core import Labelled, Learner, Strategy, Task, Turn
 from arena.fields import Count, Positive
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
+from arena.learners.classifiers import ModuleClassifier, laid_out
 
 
 class Diverged(ValueError):
@@ -59,7 +59,7 @@ class Trainer(Strategy):
         learner = learner or self.learner
         if learner is None:
             raise ValueError(f"{type(self).__name__} has no learner to train; name one")
-        module = learner.build(data.shape, data.classes, seed).to(data.x.device)
+        module = laid_out(learner.build(data.shape, data.classes, seed).to(data.x.device))
         optimizer = torch.optim.Adam(module.parameters(), self.lr, fused=True)
         shuffle = torch.Generator().manual_seed(chance.seed_of(seed, "shuffle"))
         for epoch in range(self.epochs):
