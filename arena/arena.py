@@ -173,6 +173,7 @@ class Arena:
             seed=chance.seed_of(self.seed, number, stage, name),
             batch_size=self.batch_size,
             look=partial(self._look, name, ledger),
+            closing=self._closes(name, stage),
         )
         # torch counts what is done to a tensor in place: a game whose data a player can change
         # would have to copy all of them for every turn.
@@ -195,6 +196,11 @@ class Arena:
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         self._past.ledgers[name] = ledger
         return move
+
+    def _closes(self, name: str, stage: int) -> bool:
+        """Whether every other player has made this round's last move before `stage`."""
+        last = {other: i for i, movers in enumerate(self.order.stages) for other in movers}
+        return all(last[other] < stage for other in self.players if other != name)
 
     @staticmethod
     def _found(turn: Turn, opening: Move | None) -> Move:

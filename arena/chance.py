@@ -47,9 +47,12 @@ def seed_of(*parts: object) -> int:
 
 def keys(seed: int, n: int, device: torch.device | str = "cpu") -> Tensor:
     """A key for each of `n` examples, int64 [n]."""
-    return fold(
-        torch.full((n,), seed, dtype=torch.int64, device=device), torch.arange(n, device=device)
-    )
+    return keys_of(seed, torch.arange(n, device=device))
+
+
+def keys_of(seed: int, examples: Tensor) -> Tensor:
+    """The keys of some examples, by their numbers, int64 [b]."""
+    return fold(torch.full_like(examples, seed), examples)
 
 
 def fold(key: Tensor, step: int | Tensor) -> Tensor:

@@ -124,6 +124,10 @@ class Classifier(ABC):
         logits = self.logits(x)
         return Answers(decide(logits, self.classes), logits.log_softmax(dim=1))
 
+    def rounded(self, dtype: torch.dtype) -> "Classifier":
+        """The same classifier in a coarser arithmetic, for search; itself where there is none."""
+        return self
+
     @property
     def module(self) -> nn.Module:
         """The module behind it.
@@ -349,6 +353,9 @@ class Turn:
             the player.
         batch_size: The most examples that it should put through a model at once.
         look: The arena's answer to `see`.
+        closing: Whether what it sees of its opponents is what this round will be scored with: they
+            have moved, and do not move again.
+        which: For part of a turn (`on`), the numbers of its examples in the whole.
         kept: What `keep` was given.
     """
 
@@ -360,6 +367,8 @@ class Turn:
     seed: int
     batch_size: int
     look: Callable[[str, type[View]], View]
+    closing: bool = False
+    which: Tensor | None = None
     kept: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     def see(self, opponent: str, kind: type[V]) -> V:
@@ -378,7 +387,20 @@ class Turn:
         Should the strategy run into its budget (`BudgetExceeded`), they are what it plays, with
         the inputs as dealt elsewhere.
         """
-        self.kept.append((rows, x.detach()))
+        self.kept.append((rows if self.which is None else self.which[rows], x.detach()))
+
+    def on(self, rows: Tensor) -> "Turn":
+        """The part of the turn that is about `rows`, for a strategy that serves some examples.
+
+        Keys, probes and what is kept stay those of the same examples.
+        """
+        return replace(
+            self,
+            data=self.data[rows],
+            last=self.last[rows] if isinstance(self.last, Tensor) else self.last,
+            look=lambda opponent, kind: self.look(opponent, kind).on(rows),
+            which=rows if self.which is None else self.which[rows],
+        )
 
     @property
     def generator(self) -> torch.Generator:
@@ -388,6 +410,8 @@ class Turn:
     @property
     def keys(self) -> Tensor:
         """A random key [B] for each example of `data`, see `chance`."""
+        if self.which is not None:
+            return chance.keys_of(self.seed, self.which)
         return chance.keys(self.seed, len(self.data), self.data.x.device)
 
     def batches(self) -> Iterator[Tensor]:

@@ -8,9 +8,10 @@ that may not be called does not exist on the view.
     View > SampleView                            what a defender may see of an attacker
 """
 
+import copy
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,18 +58,45 @@ class Ledger:
                 )
             self.queries += asked
         else:
-            self.count(self.queries, rows)
+            self.passed(rows)
 
-    @staticmethod
-    def count(tally: Tensor, rows: Tensor) -> None:
-        """Adds one per entry of `rows`, without a host sync."""
-        tally.index_add_(0, rows, torch.ones_like(rows))
+    def passed(self, rows: Tensor) -> None:
+        """Counts a pass per entry of `rows`, within budget or not; no host sync."""
+        self.queries.index_add_(0, rows, torch.ones_like(rows))
+
+    def differentiated(self, rows: Tensor) -> None:
+        """Counts a gradient per entry of `rows`; no host sync."""
+        self.gradients.index_add_(0, rows, torch.ones_like(rows))
 
     def remaining(self, rows: Tensor) -> Tensor:
         """Queries left for each of `rows`, int64 (2^62 where there is no limit)."""
         if self.budget is None:
             return torch.full_like(rows, 1 << 62)
         return self.budget - self.queries[rows]
+
+    def on(self, rows: Tensor) -> "Ledger":
+        """The same books for whoever numbers `rows` of the examples from 0."""
+        return _Extract(self, rows)
+
+
+class _Extract(Ledger):
+    """Some examples of a ledger, by numbers of their own; what is charged is charged there."""
+
+    def __init__(self, whole: Ledger, rows: Tensor) -> None:
+        self._whole, self._rows = whole, rows
+        self.budget = whole.budget
+
+    def charge(self, rows: Tensor) -> None:
+        self._whole.charge(self._rows[rows])
+
+    def passed(self, rows: Tensor) -> None:
+        self._whole.passed(self._rows[rows])
+
+    def differentiated(self, rows: Tensor) -> None:
+        self._whole.differentiated(self._rows[rows])
+
+    def remaining(self, rows: Tensor) -> Tensor:
+        return self._whole.remaining(self._rows[rows])
 
 
 class Answering(Protocol):
@@ -87,6 +115,9 @@ class Answering(Protocol):
     @property
     def module(self) -> nn.Module:
         """The module behind it."""
+
+    def rounded(self, dtype: torch.dtype) -> "Answering":
+        """The same classifier in a coarser arithmetic; itself where that cannot be had."""
 
 
 class View:
@@ -116,6 +147,10 @@ class View:
             )
             raise PermissionError(f"{name} of the {self._opponent} {why}")
         return self._facts[name]
+
+    def on(self, rows: Tensor) -> Self:
+        """The same view for whoever numbers `rows` of the turn's examples from 0."""
+        return self
 
     @property
     def task(self) -> Any:
@@ -157,6 +192,12 @@ class LabelView(View):
         self._answering = answering
         self._ledger = ledger
 
+    def on(self, rows: Tensor) -> Self:
+        """The same view, whose probes of example i are charged to example `rows[i]`."""
+        part = copy.copy(self)
+        part._ledger = self._ledger.on(rows)
+        return part
+
     def remaining(self, rows: Tensor) -> Tensor:
         """Probes left for each of `rows`, int64 [B]."""
         return self._ledger.remaining(rows)
@@ -194,7 +235,7 @@ class WhiteBox(ScoreView):
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits [B, K] (K + 1 with a refusal column, last) of `x`, differentiable in `x`."""
-        self._ledger.count(self._ledger.queries, rows)
+        self._ledger.passed(rows)
         logits = self._answering.logits(x)
         if logits.requires_grad:
             count = partial(self._count_gradients, rows)
@@ -202,7 +243,16 @@ class WhiteBox(ScoreView):
         return logits
 
     def _count_gradients(self, rows: Tensor, _: Tensor) -> None:
-        self._ledger.count(self._ledger.gradients, rows)
+        self._ledger.differentiated(rows)
+
+    def rounded(self, dtype: torch.dtype) -> Self:
+        """The model in a coarser arithmetic, such as bfloat16: faster, and not what is scored.
+
+        The same view where the model cannot be rounded. Its passes are counted like others.
+        """
+        coarse = copy.copy(self)
+        coarse._answering = self._answering.rounded(dtype)
+        return coarse
 
     @property
     def module(self) -> nn.Module:

@@ -20,6 +20,7 @@ from arena import (
     View,
     WhiteBox,
 )
+from arena.actions.lp import Linf
 from arena.attacks.hopskipjump import HopSkipJump
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
@@ -109,7 +110,7 @@ def test_nothing_below_white_box_leaks_a_module_a_gradient_or_a_free_probe(knowl
     looked = []
 
     def look(turn, view):
-        for path, thing in reachable(view):
+        for path, thing in [*reachable(view), *reachable(view.on(torch.arange(3)))]:
             assert not isinstance(thing, nn.Module | Classifier), f"{path} is a model"
             assert not (isinstance(thing, torch.Tensor) and thing.requires_grad), path
             assert not isinstance(thing, Ledger), f"{path} is the ledger"
@@ -118,9 +119,10 @@ def test_nothing_below_white_box_leaks_a_module_a_gradient_or_a_free_probe(knowl
         before = view.remaining(rows) if isinstance(view, LabelView) else None
         probes = [name for name, value in public(view) if callable(value)]
         allowed = {View: set(), LabelView: {"labels"}, ScoreView: {"labels", "scores"}}[kind]
-        assert set(probes) - {"knows", "remaining"} == allowed, "an unknown way to ask"
+        assert set(probes) - {"knows", "remaining", "on"} == allowed, "an unknown way to ask"
+        part = view.on(torch.tensor([1, 0]))  # which calls example 0 its second
         for asked, name in enumerate(sorted(allowed), start=1):
-            answer = getattr(view, name)(x, rows)
+            answer = getattr(part if asked % 2 else view, name)(x, rows + asked % 2)
             assert not answer.requires_grad and answer.grad_fn is None
             if knowledge.queries is not None:
                 assert int(view.remaining(rows)) == int(before) - asked
@@ -290,9 +292,18 @@ def test_who_runs_into_the_limit_plays_what_it_kept():
 
 
 def test_passes_and_gradients_of_a_white_box_are_counted():
-    record = last(evasion(attacker(PGD(steps=7, restarts=2))))
+    pgd = attacker(PGD(steps=7, restarts=2))
+    record = last(evasion(pgd, order="attacker_first"))
     assert record.metrics["gradients"] == 14
     assert record.metrics["queries"] == 16
+
+
+def test_whom_nothing_more_can_be_won_from_is_left_alone():
+    unbroken = last(evasion(attacker(PGD(steps=7), actions=Linf(0.0))))
+    clean = unbroken.metrics["clean_error"]
+    assert 0 < clean < 1
+    assert unbroken.metrics["queries"] == pytest.approx(8 - 7 * clean)
+    assert unbroken.metrics["gradients"] == pytest.approx(7 - 6 * clean)
 
 
 def test_transfer_asks_the_target_nothing():

@@ -1,10 +1,293 @@
-"""What the gradient attacks share: the gradient of a cost, and the best iterate so far."""
+"""The engine of the gradient attacks: many walks at once, each ending when it cannot win more.
+
+A method says where a walk begins, what loss it follows, and how a gradient moves it (`Descent`).
+The engine (`Search`) does the rest for all of them alike: one pass a step over all walks under way,
+the best place found for each example, who is done, and who takes the place of those who are.
+
+An example has one walk or several (restarts, targets). They run in waves of 1, 2, 4, ..., those of
+a wave side by side and in step, so that an example is done at the first step at which any of them
+succeeds, whatever else is in the batch: results depend neither on the batch size nor on the others.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from arena.core import Perturbations, Player
-from arena.knowledge import INVALID
+from arena import chance
+from arena.attacks import losses
+from arena.core import Perturbations, Player, Strategy, Turn, decide
+from arena.fields import Count
+from arena.knowledge import INVALID, View, WhiteBox
+
+_SYNC = 8
+"""On an accelerator, steps between two looks at who is done: each look waits for the device."""
+
+
+@dataclass
+class Walks:
+    """L walks under way, a row each; those of one example lie side by side.
+
+    Attributes:
+        rows: The example that each serves: its row of the turn's data.
+        variant: Which of its example's walks each is, from 0.
+        key: A random key for each, see `chance`.
+        t: Steps that each has made.
+        given: The inputs as dealt, [L, ...].
+        y: Their true classes.
+        x: Where each walk is, [L, ...].
+        own: What else the method carries from step to step; every tensor has L rows.
+    """
+
+    rows: Tensor
+    variant: Tensor
+    key: Tensor
+    t: Tensor
+    given: Tensor
+    y: Tensor
+    x: Tensor
+    own: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Tensor) -> "Walks":
+        plain = {name: part[at] for name, part in vars(self).items() if name != "own"}
+        return Walks(**plain, own={name: part[at] for name, part in self.own.items()})
+
+    def joined(self, more: "Walks") -> "Walks":
+        """These walks, and more of the same method behind them."""
+        plain = {
+            name: torch.cat([part, getattr(more, name)])
+            for name, part in vars(self).items()
+            if name != "own"
+        }
+        own = {name: torch.cat([part, more.own[name]]) for name, part in self.own.items()}
+        return Walks(**plain, own=own)
+
+    def wide(self, values: Tensor) -> Tensor:
+        """`values` [L] with as many dimensions as inputs."""
+        return values.reshape(-1, *(1,) * (self.x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Descent(Strategy):
+    """A strategy that walks down a loss by its gradient; subclasses are methods, a page each.
+
+    Attributes:
+        steps: Steps a walk: a gradient each, and one pass more.
+        precision: bfloat16 searches on a rounded copy of the model; what seems to succeed is asked
+            of the model itself, so that a rounding error is never taken for a mistake.
+    """
+
+    steps: Count = 40
+    precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space or the cost does not fit a descent."""
+        require_perturbations(player, type(self).__name__)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs found, [B, ...]."""
+        return Search(self, turn).run()
+
+    def variants(self, search: "Search") -> int:
+        """How many walks an example may have, one after the other or side by side."""
+        return 1
+
+    def begin(self, search: "Search", walks: Walks) -> None:
+        """Sets where new walks start (`x` is the given input so far) and their `own` state."""
+        return None
+
+    def loss(self, search: "Search", walks: Walks, logits: Tensor) -> Tensor:
+        """What to descend, [L]: by default the surrogate of the player's cost."""
+        return search.cost.surrogate(logits, walks.y, search.classes)
+
+    @abstractmethod
+    def advance(self, search: "Search", walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """Where walks go from `x`, given the loss [L] there and its gradient [L, ...].
+
+        Entries of the gradient that are not finite have become 0.
+        """
+
+    def rank(
+        self, search: "Search", walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What makes one place better than another: the first [L], then the second; low is good.
+
+        By default the cost of the answer, then the loss.
+        """
+        return cost, loss
+
+    def done(self, search: "Search", rows: Tensor) -> Tensor:
+        """Which examples cannot win more, bool: by default those with the cheapest answer.
+
+        That is the end only if the model searched is the one that scores. Before another model (of
+        a defender who is still to move, or the target of a transfer) a lower loss is worth more.
+        """
+        won = search.best.first[rows] <= search.floor[rows]
+        return won if search.turn.closing else torch.zeros_like(won)
+
+
+class Search:
+    """One turn's search by one method.
+
+    Attributes:
+        view: The model as a white box; `cost`, `space` and `classes` are the game's.
+        best: The best place of each example so far.
+        floor: The least that any answer would cost each example, [B].
+    """
+
+    def __init__(self, method: Descent, turn: Turn) -> None:
+        self.method, self.turn = method, turn
+        self.view = turn.see("defender", WhiteBox)
+        self.rounded = None
+        if method.precision == "bfloat16":
+            self.rounded = self.view.rounded(torch.bfloat16)
+        self.space = require_perturbations(turn.player, type(method).__name__)
+        self.cost, self.classes = turn.player.cost, turn.data.classes
+        self.keys = turn.keys
+        self.best = Best(turn.data.x)
+        self.width = self.classes
+        self.floor = self._floor()
+
+    def _floor(self) -> Tensor:
+        return losses.prices(self.cost, self.turn.data.y, self.width, self.classes).amin(1)
+
+    def wins(self, y: Tensor) -> Tensor:
+        """Which answers cost least where the truth is `y` [L], bool [L, width]."""
+        return losses.winning(losses.prices(self.cost, y, self.width, self.classes))
+
+    def ask(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Logits without a graph; a query for each of `rows`."""
+        with torch.no_grad():
+            logits = self.view.logits(x, rows)
+        self._widen(logits)
+        return logits
+
+    def _widen(self, logits: Tensor) -> None:
+        """A refusal shows as a column more, and may be the cheapest answer."""
+        if logits.shape[1] != self.width:
+            self.width = logits.shape[1]
+            self.floor = self._floor()
+
+    def run(self) -> Tensor:
+        """All waves of walks; the best inputs found, [B, ...]."""
+        rows = torch.arange(len(self.turn.data), device=self.turn.data.x.device)
+        total, first, size = self.method.variants(self), 0, 1
+        while first < total and len(rows):
+            self._wave(rows, torch.arange(first, min(first + size, total), device=rows.device))
+            rows = rows[~self.method.done(self, rows)]
+            first, size = first + size, size * 2
+        return self.best.x
+
+    def _wave(self, waiting: Tensor, variants: Tensor) -> None:
+        """The walks `variants` of the examples `waiting`, as many at once as the batch size has."""
+        together = max(self.turn.batch_size // len(variants), 1)
+        every = 1 if waiting.device.type == "cpu" else _SYNC
+        walks, age = self._begin(waiting[:together], variants), 0
+        waiting = waiting[together:]
+        while len(walks):
+            moving = age < self.method.steps  # the last to come have the longest way to go
+            loss, gradient = self._pass(walks, len(variants), moving)
+            stay = ~self.method.done(self, walks.rows) & (walks.t < self.method.steps)
+            if not moving or (age % every == 0 and not bool(stay.all())):
+                walks, loss, gradient = walks[stay], loss[stay], gradient[stay]
+            if len(walks):
+                walks.x = self.method.advance(self, walks, loss, gradient)
+                walks.t = walks.t + 1
+            age += 1
+            room = together - len(walks) // len(variants)
+            if len(waiting) and room > together // 4:
+                new = self._begin(waiting[:room], variants)
+                walks = walks.joined(new) if len(walks) else new
+                waiting, age = waiting[room:], 0
+
+    def _begin(self, rows: Tensor, variants: Tensor) -> Walks:
+        data, n = self.turn.data, len(variants)
+        rows, variant = rows.repeat_interleave(n), variants.repeat(len(rows))
+        given = data.x[rows]
+        walks = Walks(
+            rows=rows,
+            variant=variant,
+            key=chance.fold(self.keys[rows], variant),
+            t=torch.zeros_like(rows),
+            given=given,
+            y=data.y[rows],
+            x=given,
+            own={},
+        )
+        self.method.begin(self, walks)
+        return walks
+
+    def _pass(self, walks: Walks, together: int, moving: bool) -> tuple[Tensor, Tensor]:
+        """Loss [L] and, if anybody moves on, its gradient [L, ...]; keeps what is best."""
+        x = walks.x.detach().requires_grad_(moving)
+        logits = (self.rounded or self.view).logits(x, walks.rows).float()
+        self._widen(logits)
+        loss = self.method.loss(self, walks, logits)
+        cost, fit = self._judged(walks, x.detach(), logits.detach())
+        self._keep(walks, together, x.detach(), cost, loss.detach(), fit)
+        if not moving:
+            return loss.detach(), walks.x
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss.detach(), gradient.nan_to_num_(0.0, 0.0, 0.0)
+
+    def _judged(self, walks: Walks, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the answers cost [L], and which of them are answers at all."""
+        labels = decide(logits, self.classes)
+        cost = self.cost.answered(labels, walks.y)
+        if self.rounded is not None:
+            sure = self.cost.answered(walks.y, walks.y)
+            seems = ((cost < sure) & (labels != INVALID)).nonzero().squeeze(1)
+            if len(seems):
+                checked = decide(self.ask(x[seems], walks.rows[seems]), self.classes)
+                labels = labels.index_copy(0, seems, checked)
+                cost = self.cost.answered(labels, walks.y)
+        return cost, (labels != INVALID) & (walks.t <= self.method.steps)
+
+    def _keep(
+        self, walks: Walks, together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
+    ) -> None:
+        first, second = self.method.rank(self, walks, x, cost, loss)
+        fit = fit & ~second.isnan()
+        first, second = (torch.where(fit, part, torch.inf) for part in (first, second))
+        rows = walks.rows
+        if together > 1:  # the best of each example's walks; of equals the first
+            first, second = first.view(-1, together), second.view(-1, together)
+            least = first == first.amin(1, keepdim=True)
+            place = torch.where(least, second, torch.inf).argmin(1)
+            place = place + torch.arange(len(first), device=x.device) * together
+            first, second = first.flatten()[place], second.flatten()[place]
+            x, rows = x[place], rows[place]
+        self.best.offer(x, first, second, rows)
+
+
+class Best:
+    """The best place found for each example of `x` [B, ...], by a first and a second value [B]."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x.clone()
+        self.first = torch.full((len(x),), float("inf"), device=x.device)
+        self.second = self.first.clone()
+
+    def offer(self, x: Tensor, first: Tensor, second: Tensor, rows: Tensor) -> None:
+        """Keeps `x` [b, ...] for examples `rows` [b], all different, where it is better.
+
+        Never an infinite first value. No host sync.
+        """
+        held = self.first[rows]
+        better = (first < held) | ((first == held) & (second < self.second[rows]))
+        better &= first.isfinite()
+        self.first.index_copy_(0, rows, torch.where(better, first, held))
+        self.second.index_copy_(0, rows, torch.where(better, second, self.second[rows]))
+        wide = better.reshape(-1, *(1,) * (x.ndim - 1))
+        self.x.index_copy_(0, rows, torch.where(wide, x, self.x[rows]))
 
 
 def require_perturbations(player: Player, attack: str) -> Perturbations:
@@ -27,23 +310,3 @@ def require_perturbations(player: Player, attack: str) -> Perturbations:
             "use an attack without gradients or give the cost one"
         ) from None
     return space
-
-
-class Best:
-    """The best iterate of each example: by what its answer costs, then by the surrogate.
-
-    An iterate whose logits are not finite is never better than a finite one.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x.clone()
-        self.cost = torch.full((len(x),), float("inf"), device=x.device)
-        self.surrogate = self.cost.clone()
-
-    def offer(self, x: Tensor, cost: Tensor, surrogate: Tensor, labels: Tensor) -> None:
-        """Keeps `x` [B, ...] where it improves on what is kept; no host sync."""
-        fit = (labels != INVALID) & ~surrogate.isnan()
-        better = fit & ((cost < self.cost) | ((cost == self.cost) & (surrogate < self.surrogate)))
-        self.cost = torch.where(better, cost, self.cost)
-        self.surrogate = torch.where(better, surrogate, self.surrogate)
-        self.x = torch.where(better.reshape(-1, *(1,) * (x.ndim - 1)), x, self.x)

@@ -61,5 +61,6 @@ class Transfer(Strategy):
             surrogate,
             Ledger(len(turn.data), None, turn.data.x.device),
         )
-        moved: Tensor = self.attack.respond(replace(turn, look=lambda opponent, kind: own))
+        inner = replace(turn, look=lambda opponent, kind: own, closing=False)
+        moved: Tensor = self.attack.respond(inner)
         return moved

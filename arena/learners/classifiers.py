@@ -47,6 +47,10 @@ class ModuleClassifier(Classifier):
             logits = self._module(x)
         return logits
 
+    def rounded(self, dtype: torch.dtype) -> "ModuleClassifier":
+        """A copy in `dtype`, whose inputs are rounded and whose logits come back in float32."""
+        return _Rounded(copy.deepcopy(self._module).to(dtype), self.classes)
+
     @property
     def module(self) -> nn.Module:
         """The frozen module."""
@@ -60,6 +64,12 @@ class ModuleClassifier(Classifier):
     def state(self) -> dict[str, Tensor]:
         """The module's parameters and buffers."""
         return dict(self._module.state_dict())
+
+
+class _Rounded(ModuleClassifier):
+    def _pass(self, x: Tensor) -> Tensor:
+        dtype = next(self._module.parameters()).dtype
+        return super()._pass(x.to(dtype)).float()
 
 
 def laid_out(module: nn.Module) -> nn.Module:
