@@ -163,6 +163,22 @@ class Search:
         """Which answers cost least where the truth is `y` [L], bool [L, width]."""
         return losses.winning(losses.prices(self.cost, y, self.width, self.classes))
 
+    def options(self) -> int:
+        """The most answers that win for any example; 0 if none does."""
+        return int(self.wins(self.turn.data.y).sum(1).max())
+
+    def aim(self, walks: Walks, most: int) -> None:
+        """Gives each walk one winning answer to try (`own["target"]`), `most` to an example.
+
+        The likeliest at the given input come first. A query for each walk; nothing where no answer
+        wins or `most` is 0.
+        """
+        options = min(most, self.options())
+        if options > 0:
+            order = losses.targets(self.ask(walks.given, walks.rows), self.wins(walks.y))
+            place = (walks.variant % options)[:, None]
+            walks.own["target"] = order.gather(1, place).squeeze(1)
+
     def ask(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits without a graph; a query for each of `rows`."""
         with torch.no_grad():

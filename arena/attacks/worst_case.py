@@ -1,0 +1,86 @@
+"""Several attacks, and for each example what the best of them found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.attacks.descent import Best
+from arena.attacks.losses import prices
+from arena.core import Player, Strategy, Turn, decide
+from arena.knowledge import INVALID, LabelView, ScoreView, View
+
+
+@dataclass(frozen=True)
+class WorstCase(Strategy):
+    """Runs attacks in turn, each on what still stands, and ends in a per-example worst case.
+
+    An ensemble such as AutoAttack (Croce & Hein 2020, 2003.01690) is a list of attacks. Between two
+    of them every move is judged by the model itself: an example leaves once no answer could cost
+    less, provided that the model seen is the one that scores (`Turn.closing`). Of several moves the
+    one with the cheapest answer is played, of equally cheap ones that with the lowest surrogate.
+    One query an example before the first attack, and one after each that it takes part in.
+
+    Attributes:
+        attacks: In the order in which they are tried: put what is cheap first.
+    """
+
+    attacks: tuple[Strategy, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.attacks:
+            raise ValueError("WorstCase.attacks is empty; list at least one attack")
+
+    @property
+    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+        """Of each opponent, the widest view that any attack needs; of the defender, its labels."""
+        found: dict[str, type[View]] = {"defender": LabelView}
+        for attack in self.attacks:
+            for opponent, kind in attack.needs.items():
+                if issubclass(kind, found.get(opponent, View)):
+                    found[opponent] = kind
+        return found
+
+    def check(self, player: Player) -> None:
+        """Checks every attack.
+
+        Raises:
+            ValueError: If one does not fit the player, naming it.
+        """
+        for attack in self.attacks:
+            attack.check(player)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs that any attack found, [B, ...]."""
+        best = Best(turn.data.x)
+        rows = torch.arange(len(turn.data), device=turn.data.x.device)
+        least = self._offer(turn, best, rows, turn.data.x)
+        for attack in self.attacks:
+            if turn.closing:
+                rows = (best.first > least).nonzero().squeeze(1)
+            if len(rows) == 0:
+                break
+            part = turn.on(rows)
+            self._offer(turn, best, rows, attack.respond(part))
+        return best.x
+
+    def _offer(self, turn: Turn, best: Best, rows: Tensor, x: Tensor) -> Tensor:
+        """Judges moves `x` [b, ...]; returns the least that any answer could cost, [B]."""
+        cost, data = turn.player.cost, turn.data
+        kind = self.needs["defender"]
+        width = data.classes
+        for at in torch.split(torch.arange(len(rows), device=rows.device), turn.batch_size):
+            y = data.y[rows[at]]
+            if issubclass(kind, ScoreView):
+                scores = turn.see("defender", kind).scores(x[at], rows[at])
+                width, labels = scores.shape[1], decide(scores, data.classes)
+                second = cost.surrogate(scores, y, data.classes)
+            else:
+                labels = turn.see("defender", LabelView).labels(x[at], rows[at])
+                second = torch.zeros(len(at), device=x.device)
+            fit = (labels != INVALID) & ~second.isnan()
+            first = torch.where(fit, cost.answered(labels, y), torch.inf)
+            best.offer(x[at], first, torch.where(fit, second, torch.inf), rows[at])
+        return prices(cost, data.y, width, data.classes).amin(1)
