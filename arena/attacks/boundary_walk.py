@@ -67,7 +67,8 @@ class Walk:
     `point` [b, ...] is where each walk is, a mistake from `start` on; `best` the nearest mistake
     so far, `gap` [b] from the given input, in the units of the space's eps. `theta` is the share of
     the gap at which bisections end: the tolerance of HopSkipJump (1904.02144), kept between 2^-20
-    (float32) and 2^-10 (low dimensions).
+    (float32) and 2^-10 (low dimensions). `finest` is the least Euclidean distance at which float32
+    inputs can be told apart.
     """
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:
@@ -80,6 +81,8 @@ class Walk:
         self.d = max(math.prod(turn.data.shape), 1)
         paper = self.d**-1.5 if isinstance(self.space, L2) else self.d**-2.0
         self.theta = min(max(paper, 2.0**-20), 2.0**-10)
+        low, high = self.space.box
+        self.finest = math.sqrt(self.d) * 2.0**-20 * (high - low)
 
     def paying(self, at: Tensor) -> Tensor:
         """Those of `at` that have a query left."""
@@ -142,14 +145,14 @@ class Walk:
             if len(todo) == 0:
                 return on
             middle = (low + high) / 2
-            x = self._shrunk(todo, far[todo], middle[todo])
+            x = self.shrunk(todo, far[todo], middle[todo])
             won = self.mistaken(x, todo)
             self.arrive(todo[won], x[won])
             high[todo[won]] = middle[todo[won]]
             low[todo[~won]] = middle[todo[~won]]
 
-    def _shrunk(self, at: Tensor, far: Tensor, radius: Tensor) -> Tensor:
-        """The point of the way from the given inputs to `far` at a distance `radius`."""
+    def shrunk(self, at: Tensor, far: Tensor, radius: Tensor) -> Tensor:
+        """The points at distances `radius` of the ways from the given inputs to `far`."""
         given, radius = self.given[at], wide(radius, far)
         if isinstance(self.space, Linf):
             delta = (far - given).maximum(-radius).minimum(radius)

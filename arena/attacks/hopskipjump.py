@@ -63,9 +63,7 @@ class _Walk(Walk):
         """
         shape, low, high = self.given.shape[1:], *self.space.box
         point = self.point[on]
-        radius = self.space.size(self.given[on], point) / self.d
-        # Float32 inputs cannot tell probes apart that are closer than this.
-        radius = radius.clamp(min=math.sqrt(self.d) * 2.0**-20 * (high - low))
+        radius = (self.space.size(self.given[on], point) / self.d).clamp(min=self.finest)
 
         def probes(owner: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
             noise = self._noise(key, shape)
