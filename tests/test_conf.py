@@ -30,6 +30,8 @@ COMPANIONS = (
         "attacker/actions/l0": ["threat=linf_white"],
         "attacker/strategy/square": ["threat=linf_score"],
         "attacker/strategy/hopskipjump": ["threat=linf_label"],
+        "attacker/strategy/sign_opt": ["threat=linf_label"],
+        "attacker/strategy/boundary": ["threat=linf_label", "attacker/actions=l2"],
         "attacker/strategy/replay": ["threat=replay"],
         "attacker/knowledge/gray_box": ["threat=gray"],
         "attacker/knowledge/scores": ["threat=linf_score"],

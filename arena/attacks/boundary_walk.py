@@ -1,0 +1,216 @@
+"""What walks along the decision boundary have in common: labels alone, from a mistake inwards."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.actions.lp import L2, Linf
+from arena.core import Player, Strategy, Turn
+from arena.knowledge import INVALID, REFUSED, LabelView, View
+
+
+@dataclass(frozen=True)
+class BoundaryWalk(Strategy):
+    """A search for the nearest mistake, played inside a ball.
+
+    From a mistake anywhere in the box, walk towards the given input, seeing labels alone. A mistake
+    is an answer that costs less than the right one. The search ends, example by example, when a
+    mistake lies in the ball; that one is played. Otherwise the nearest mistake is projected onto
+    the ball and played on the off chance; if there was none, the given input is. An input that is
+    a mistake as given, or has no cheaper answer than the right one, stays.
+    """
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
+    balls: ClassVar[tuple[type[L2 | Linf], ...]] = (Linf, L2)
+    """The spaces that the algorithm has a geometry for."""
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is none of `balls`, or answers have no cost."""
+        name, space = type(self).__name__, player.actions
+        if not isinstance(space, self.balls):
+            known = {Linf: ("L-inf", "linf"), L2: ("L2", "l2")}
+            geometry, option = zip(*(known[ball] for ball in self.balls), strict=True)
+            raise ValueError(
+                f"{name} walks in {' and '.join(geometry)} balls, not in {space}; "
+                f"use actions={' or '.join(option)}"
+            )
+        try:
+            player.cost.answered(*torch.zeros(2, 1, dtype=torch.int64))
+        except NotImplementedError:
+            raise ValueError(
+                f"{name} sees answers only, and cost={type(player.cost).__name__} does not "
+                "follow from them; state its `answered`"
+            ) from None
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The inputs to play, [B, ...]."""
+        space = ball(turn.player)
+        view = turn.see("defender", LabelView)
+        return turn.each_batch(
+            lambda rows: space.project(turn.data.x[rows], self._nearest(turn, view, rows))
+        )
+
+    @abstractmethod
+    def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
+        """The nearest mistakes found, not necessarily legal; the given inputs where none was."""
+
+
+class Walk:
+    """The walks of a batch of b examples; `on` and `at` are places in it (0 .. b - 1).
+
+    `point` [b, ...] is where each walk is, a mistake from `start` on; `best` the nearest mistake
+    so far, `gap` [b] from the given input, in the units of the space's eps. `theta` is the share of
+    the gap at which bisections end: the tolerance of HopSkipJump (1904.02144), kept between 2^-20
+    (float32) and 2^-10 (low dimensions). `finest` is the least Euclidean distance at which float32
+    inputs can be told apart.
+    """
+
+    def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:
+        self.view, self.rows, self.batch_size = view, rows, turn.batch_size
+        self.space, self.cost = ball(turn.player), turn.player.cost
+        self.classes = turn.data.classes
+        self.given, self.y, self.keys = turn.data.x[rows], turn.data.y[rows], turn.keys[rows]
+        self.point, self.best = self.given.clone(), self.given.clone()
+        self.gap = torch.full((len(rows),), float("inf"), device=rows.device)
+        self.d = max(math.prod(turn.data.shape), 1)
+        paper = self.d**-1.5 if isinstance(self.space, L2) else self.d**-2.0
+        self.theta = min(max(paper, 2.0**-20), 2.0**-10)
+        low, high = self.space.box
+        self.finest = math.sqrt(self.d) * 2.0**-20 * (high - low)
+
+    def paying(self, at: Tensor) -> Tensor:
+        """Those of `at` that have a query left."""
+        return at[self.view.remaining(self.rows[at]) > 0]
+
+    def mistaken(self, x: Tensor, at: Tensor) -> Tensor:
+        """Asks whether inputs are mistakes, bool [len(at)]; an answer that is none is not."""
+        label, y = self.view.labels(x, self.rows[at]), self.y[at]
+        label = torch.where(label == INVALID, y, label)
+        return self.cost.answered(label, y) < self.cost.answered(y, y)
+
+    def arrive(self, at: Tensor, x: Tensor) -> None:
+        """Moves walks to mistakes `x` [len(at), ...]."""
+        self.point[at] = x
+        gap = self.space.size(self.given[at], x)
+        nearer = gap < self.gap[at]
+        self.best[at[nearer]], self.gap[at[nearer]] = x[nearer], gap[nearer]
+
+    def start(self, trials: int) -> Tensor:
+        """Looks for first mistakes; returns the walks that have one to walk from."""
+        labels = [*range(self.classes), REFUSED]
+        prices = [self.cost.answered(torch.full_like(self.y, label), self.y) for label in labels]
+        hope = torch.stack(prices).amin(0) < self.cost.answered(self.y, self.y)
+        on = self.paying(hope.nonzero().flatten())
+        if len(on) > 0:
+            on = on[~self.mistaken(self.given[on], on)]
+        low, high = self.space.box
+        key = chance.fold(self.keys, 0)
+        for trial in range(trials):
+            on = self.paying(on)
+            if len(on) == 0:
+                break
+            share = chance.uniform(chance.fold(key[on], trial), self.given.shape[1:])
+            x = (low + (high - low) * share).clamp(low, high)
+            won = self.mistaken(x, on)
+            self.arrive(on[won], x[won])
+            on = on[~won]
+        return self.gap.isfinite().nonzero().flatten()
+
+    def bisect(self, on: Tensor) -> Tensor:
+        """HopSkipJump's Algorithm 1: along the way to the given input, up to the boundary.
+
+        The way is the straight line in L2, and in L-inf the projections onto smaller and smaller
+        balls. Asks about the projection onto the ball first. Returns the walks that did not find a
+        mistake in the ball.
+        """
+        on = self.paying(on)
+        if len(on) == 0:
+            return on
+        x = self.space.project(self.given[on], self.point[on])
+        won = self.mistaken(x, on)
+        self.arrive(on[won], x[won])
+        on = on[~won]
+        far = self.point.clone()
+        high = self.space.size(self.given, far)
+        low, width = torch.full_like(high, self.space.eps), self.theta * high
+        todo = on
+        while True:
+            todo = self.paying(todo[(high - low > width)[todo]])
+            if len(todo) == 0:
+                return on
+            middle = (low + high) / 2
+            x = self.shrunk(todo, far[todo], middle[todo])
+            won = self.mistaken(x, todo)
+            self.arrive(todo[won], x[won])
+            high[todo[won]] = middle[todo[won]]
+            low[todo[~won]] = middle[todo[~won]]
+
+    def shrunk(self, at: Tensor, far: Tensor, radius: Tensor) -> Tensor:
+        """The points at distances `radius` of the ways from the given inputs to `far`."""
+        given, radius = self.given[at], wide(radius, far)
+        if isinstance(self.space, Linf):
+            delta = (far - given).maximum(-radius).minimum(radius)
+        else:
+            delta = (far - given) * (radius / wide(self.space.size(given, far), far))
+        return (given + delta).clamp(*self.space.box)  # rounding may have left the box
+
+    def poll(
+        self,
+        on: Tensor,
+        evals: int,
+        key: Tensor,
+        probes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Asks each walk's probes whether they are mistakes, and adds up where they lie.
+
+        Each walk asks `evals` times, or half of what it has left. Probes are asked for together
+        as the batch size allows, and added up one after the other, which keeps their order.
+
+        Args:
+            on: The walks [m] that ask.
+            evals: The most probes of a walk.
+            key: A key [m] for each.
+            probes: From places in `on` and keys, both [n], to the inputs to ask about and the
+                displacements that stand for them in the sums, both [n, ...].
+
+        Returns:
+            The sum [m, ...] of the displacements times +1 (a mistake) or -1, their plain sum, and
+            the mean [m] of those votes.
+        """
+        evaluated = ((self.view.remaining(self.rows[on]) + 1) // 2).clamp(max=evals)
+        voted = torch.zeros_like(self.given[on])
+        drift, votes = torch.zeros_like(voted), torch.zeros(len(on), device=on.device)
+        together = max(self.batch_size // len(on), 1)
+        most = int(evaluated.max())
+        for first in range(0, most, together):
+            probe = torch.arange(first, min(first + together, most), device=on.device)
+            owner = torch.arange(len(on), device=on.device).repeat_interleave(len(probe))
+            probe = probe.repeat(len(on))
+            x, used = probes(owner, chance.fold(key[owner], probe))
+            asked = probe < evaluated[owner]
+            vote = torch.zeros(len(owner), device=on.device)
+            vote[asked] = self.mistaken(x[asked], on[owner[asked]]).float() * 2 - 1
+            vote, used = vote.reshape(len(on), -1), used.reshape(len(on), -1, *used.shape[1:])
+            for i in range(vote.shape[1]):
+                voted += wide(vote[:, i], voted) * used[:, i]
+                drift += wide(vote[:, i].abs(), voted) * used[:, i]
+            votes += vote.sum(1)
+        return voted, drift, votes / evaluated
+
+
+def ball(player: Player) -> Linf | L2:
+    """The player's space, which `BoundaryWalk.check` has let through."""
+    space = player.actions
+    assert isinstance(space, Linf | L2)
+    return space
+
+
+def wide(v: Tensor, like: Tensor) -> Tensor:
+    """`v` [B] with the axes to broadcast over examples shaped as those of `like` [., ...]."""
+    return v.reshape(-1, *(1,) * (like.dim() - 1))
