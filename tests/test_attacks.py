@@ -2,63 +2,21 @@
 
 import pytest
 import torch
+from linear import BOX, dual, linear_model, margins, play, points
 from small import LINEAR, attacker, defender, evasion, last
 from torch import nn
 
-from arena import Knowledge, Labelled, Learner, Player, Turn, WhiteBox
+from arena import Knowledge, Labelled, Learner
 from arena.actions.lp import L0, L1, L2, Linf
+from arena.attacks.apgd import APGD
+from arena.attacks.apgd_l1 import APGDL1
 from arena.attacks.fgsm import FGSM
+from arena.attacks.momentum import Momentum
 from arena.attacks.pgd import PGD
 from arena.attacks.transfer import Transfer
-from arena.costs import ErrorRate, Negation, Targeted
+from arena.costs import Targeted
 from arena.defenses.erm import ERM
-from arena.knowledge import Ledger
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
-
-# Room on all sides, so that the box never cuts the ball and the optimum has a closed form.
-BOX = (-100.0, 100.0)
-
-
-def linear_model(d=12, classes=2, seed=0):
-    """Logits W x + b."""
-    generator = torch.Generator().manual_seed(seed)
-    module = nn.Linear(d, classes, device="meta").to_empty(device="cpu")
-    module.weight.data = torch.randn(classes, d, generator=generator)
-    module.bias.data = torch.randn(classes, generator=generator)
-    return module
-
-
-def play(strategy, space, module, data, cost=None):
-    """The attack's move, and its ledger."""
-    model = ModuleClassifier(module, data.classes)
-    ledger = Ledger(len(data), None)
-    view = WhiteBox("defender", Knowledge.white_box(), {}, model, ledger)
-    player = Player(space, cost or Negation(ErrorRate()), Knowledge.white_box(), strategy)
-    turn = Turn(player, 0, data, None, None, 7, 64, lambda opponent, kind: view)
-    return strategy.respond(turn), ledger
-
-
-def margins(module, x, y):
-    """Right logit less the other one, [B]."""
-    logits = module(x)
-    return logits.gather(1, y[:, None])[:, 0] - logits.gather(1, 1 - y[:, None])[:, 0]
-
-
-def points(n=50, d=12, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(n, d, generator=generator)
-    return Labelled(x, torch.randint(0, 2, (n,), generator=generator), 2, BOX)
-
-
-def dual(weights, space):
-    """The most that a linear function with these weights changes over the ball (dual norm)."""
-    w = weights.abs()
-    if isinstance(space, Linf):
-        return space.eps * w.sum()
-    if isinstance(space, L2):
-        return space.eps * w.norm()
-    return space.eps * w.max()
 
 
 @pytest.mark.parametrize(
@@ -67,9 +25,18 @@ def dual(weights, space):
         (FGSM(), Linf(0.3, BOX)),
         (FGSM(), L2(0.3, BOX)),
         (FGSM(), L1(0.3, BOX)),
+        (FGSM(2.0, random_start=True), Linf(0.3, BOX)),
         (PGD(40, 0.1), Linf(0.3, BOX)),
         (PGD(40, 0.2), L2(0.3, BOX)),
         (PGD(40, 0.2, random_start=False), L1(0.3, BOX)),
+        (Momentum(40, 0.1), Linf(0.3, BOX)),
+        (Momentum(40, 0.1, nesterov=True), Linf(0.3, BOX)),
+        (Momentum(40, 0.2, decay=0.5), L2(0.3, BOX)),
+        (APGD(50), Linf(0.3, BOX)),
+        (APGD(50), L2(0.3, BOX)),
+        (APGD(50, objective="margin"), Linf(0.3, BOX)),
+        (APGD(50, objective="dlr", targets=9), L2(0.3, BOX)),
+        (APGDL1(100), L1(0.3, BOX)),
     ],
     ids=str,
 )
