@@ -1,5 +1,8 @@
 """Classifiers that flip coins: fresh for every pass, and the same however they are asked."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import torch
 from small import attacker, defender, evasion, last, seen
@@ -210,6 +213,24 @@ def test_a_match_against_coins_depends_on_no_batch_size(strategy, knowledge):
         assert record.metrics["attacked_error"] == records[0].metrics["attacked_error"]
         assert record.metrics["queries"] == records[0].metrics["queries"]
         torch.testing.assert_close(record.costs, records[0].costs)
+
+
+@dataclass(frozen=True)
+class Asked(PGD):
+    """Notes whether what it sees is what is scored."""
+
+    closing: ClassVar[list] = []
+
+    def respond(self, turn):
+        Asked.closing.append(turn.closing)
+        return turn.data.x
+
+
+def test_what_fools_one_draw_does_not_end_a_search():
+    Asked.closing.clear()
+    for learner in (MLP((16,)), NOISY):
+        last(evasion(attacker(Asked()), defender(ERM(learner, epochs=1)), examples=10))
+    assert Asked.closing == [True, False]
 
 
 def test_a_random_defender_comes_back_as_it_was():
