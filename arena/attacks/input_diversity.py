@@ -18,7 +18,9 @@ class InputDiversity(Wrapper):
     an image is resized at random and padded with 0 at random places, else left alone, anew for
     every example and pass: an expectation over transformation with a single draw. Differs from
     the paper in that images shrink and keep their canvas (see `ResizePad`), and in that an attack
-    that keeps its best iterate judges it as transformed.
+    that keeps its best iterate judges it as transformed. It is made for large images and deep
+    models: between small nets on digits (8 x 8) and MNIST (28 x 28) it was measured to lower the
+    share that transfers, the more the smaller `least`.
 
     Attributes:
         probability: p, of a transformation (the paper's choice: 0.5).
