@@ -12,7 +12,7 @@ from torch import Tensor
 from arena import chance
 from arena.core import IllegalMove, Labelled, Move, MoveOrder, Player, Turn
 from arena.games.game import Board, Game, Past, Scores
-from arena.knowledge import BudgetExceeded, Ledger, View
+from arena.knowledge import BudgetExceeded, Ledger, Random, View
 
 
 class Unplayable(ValueError):
@@ -198,9 +198,16 @@ class Arena:
         return move
 
     def _closes(self, name: str, stage: int) -> bool:
-        """Whether every other player has made this round's last move before `stage`."""
+        """Whether every other player's last move of the round is made before `stage`, for good.
+
+        A random classifier answers by other coins when it is scored.
+        """
         last = {other: i for i, movers in enumerate(self.order.stages) for other in movers}
-        return all(last[other] < stage for other in self.players if other != name)
+        return all(
+            last[other] < stage and not isinstance(self._past.standing[other], Random)
+            for other in self.players
+            if other != name
+        )
 
     @staticmethod
     def _found(turn: Turn, opening: Move | None) -> Move:

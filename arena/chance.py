@@ -55,6 +55,16 @@ def keys_of(seed: int, examples: Tensor) -> Tensor:
     return fold(torch.full_like(examples, seed), examples)
 
 
+def of(x: Tensor) -> Tensor:
+    """A key for each input of `x` [B, ...], int64 [B], from its bits as float32.
+
+    Equal inputs have equal keys, whatever stands beside them; so have 0 and -0.
+    """
+    bits = (x.flatten(1).float() + 0.0).view(torch.int32).long()
+    place = torch.arange(1, bits.shape[1] + 1, device=x.device) * _GOLDEN
+    return _mix(_mix(bits + place).sum(1))
+
+
 def fold(key: Tensor, step: int | Tensor) -> Tensor:
     """New keys [B] from keys [B] and a step (a number, or one per key)."""
     if isinstance(step, Tensor):

@@ -11,11 +11,12 @@ that may not be called does not exist on the view.
 import copy
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from arena import chance
 from arena.declaration import Knowledge as Knowledge
 
 REFUSED = -1
@@ -68,6 +69,20 @@ class Ledger:
         """Counts a gradient per entry of `rows`; no host sync."""
         self.gradients.index_add_(0, rows, torch.ones_like(rows))
 
+    def numbers(self, rows: Tensor) -> Tensor:
+        """The number, from 0, of a query about each of `rows` [b], asked now and in their order.
+
+        An example that occurs several times asks several queries, however they are batched.
+        """
+        order = rows.argsort(stable=True)
+        sorted_ = rows[order]
+        nth = torch.arange(len(rows), device=rows.device) - torch.searchsorted(sorted_, sorted_)
+        return self.queries[rows] + torch.empty_like(rows).index_copy_(0, order, nth)
+
+    def coins(self, rows: Tensor) -> Tensor:
+        """A key, int64 [b], for each of these queries: of its example and its number."""
+        return chance.fold(chance.keys_of(0, rows), self.numbers(rows))
+
     def remaining(self, rows: Tensor) -> Tensor:
         """Queries left for each of `rows`, int64 (2^62 where there is no limit)."""
         if self.budget is None:
@@ -95,6 +110,12 @@ class _Extract(Ledger):
     def differentiated(self, rows: Tensor) -> None:
         self._whole.differentiated(self._rows[rows])
 
+    def numbers(self, rows: Tensor) -> Tensor:
+        return self._whole.numbers(self._rows[rows])
+
+    def coins(self, rows: Tensor) -> Tensor:
+        return self._whole.coins(self._rows[rows])
+
     def remaining(self, rows: Tensor) -> Tensor:
         return self._whole.remaining(self._rows[rows])
 
@@ -118,6 +139,14 @@ class Answering(Protocol):
 
     def rounded(self, dtype: torch.dtype) -> "Answering":
         """The same classifier in a coarser arithmetic; itself where that cannot be had."""
+
+
+@runtime_checkable
+class Random(Protocol):
+    """A committed classifier whose answers depend on coins."""
+
+    def drawn(self, key: Tensor) -> Answering:
+        """The classifier that answers with the coins `key` [B], one of `chance` for each input."""
 
 
 class View:
@@ -177,7 +206,9 @@ class LabelView(View):
     """A classifier that answers with a label only (a decision-based black box).
 
     Every probe names the example that it serves (`rows`, indices into the turn's data), and that
-    example pays. Answers carry no graph.
+    example pays. Answers carry no graph. A `Random` classifier answers every probe with fresh
+    coins: a function of the example and of how many passes it has paid for, and so the same
+    however the examples are batched.
     """
 
     def __init__(
@@ -202,6 +233,12 @@ class LabelView(View):
         """Probes left for each of `rows`, int64 [B]."""
         return self._ledger.remaining(rows)
 
+    def _asked(self, rows: Tensor) -> Answering:
+        """The classifier that a pass not yet charged to `rows` meets."""
+        if not isinstance(self._answering, Random):
+            return self._answering
+        return self._answering.drawn(self._ledger.coins(rows))
+
     @torch.no_grad()
     def labels(self, x: Tensor, rows: Tensor) -> Tensor:
         """The labels of inputs `x` [B, ...], int64 [B]; `REFUSED` (-1) where it refuses.
@@ -209,8 +246,9 @@ class LabelView(View):
         Raises:
             BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
         """
+        asked = self._asked(rows)
         self._ledger.charge(rows)
-        return self._answering.labels(x.detach())
+        return asked.labels(x.detach())
 
 
 class ScoreView(LabelView):
@@ -223,8 +261,9 @@ class ScoreView(LabelView):
         Raises:
             BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
         """
+        asked = self._asked(rows)
         self._ledger.charge(rows)
-        return self._answering.logits(x.detach()).log_softmax(dim=1)
+        return asked.logits(x.detach()).log_softmax(dim=1)
 
 
 class WhiteBox(ScoreView):
@@ -235,8 +274,9 @@ class WhiteBox(ScoreView):
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits [B, K] (K + 1 with a refusal column, last) of `x`, differentiable in `x`."""
+        asked = self._asked(rows)
         self._ledger.passed(rows)
-        logits = self._answering.logits(x)
+        logits = asked.logits(x)
         if logits.requires_grad:
             count = partial(self._count_gradients, rows)
             logits.register_hook(count)  # type: ignore[no-untyped-call]
@@ -258,6 +298,12 @@ class WhiteBox(ScoreView):
     def module(self) -> nn.Module:
         """The frozen module, for attacks that look inside. Its own passes are not metered."""
         return self._answering.module
+
+    def over(self, answering: Answering) -> Self:
+        """The same view, charging the same ledger, of another classifier: an attacker's own."""
+        view = copy.copy(self)
+        view._answering = answering
+        return view
 
 
 class SampleView(View):

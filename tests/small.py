@@ -2,7 +2,7 @@
 
 import torch
 
-from arena import Arena, Knowledge, MoveOrder, Player
+from arena import Arena, Knowledge, MoveOrder, Player, Turn, WhiteBox
 from arena.actions.decisions import Confidence
 from arena.actions.lp import Linf
 from arena.attacks.pgd import PGD
@@ -11,6 +11,7 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.retrain import Retrain
 from arena.games.evasion import Evasion
+from arena.knowledge import Ledger
 from arena.learners.networks import MLP
 
 LINEAR = MLP(())
@@ -64,3 +65,15 @@ class Constant(torch.nn.Module):
 
     def forward(self, x):
         return self.fixed.expand(len(x), -1) + 0.0 * x.flatten(1).sum(1, keepdim=True)
+
+
+def seen(model, data, ledger=None):
+    """A white box of `model`, as the attacker dealt `data` sees it."""
+    ledger = ledger or Ledger(len(data), None)
+    return WhiteBox("defender", Knowledge.white_box(), {}, model, ledger)
+
+
+def turn_on(view, strategy, data, actions=None, cost=None, seed=7, batch_size=64):
+    """The attacker's turn, with `view` for whatever it asks to see."""
+    player = attacker(strategy, actions=actions, cost=cost)
+    return Turn(player, 0, data, None, None, seed, batch_size, lambda opponent, kind: view)

@@ -32,19 +32,24 @@ class ModuleClassifier(Classifier):
 
     def logits(self, x: Tensor) -> Tensor:
         """The module's output [B, K] or [B, K + 1]."""
-        if x.is_cuda or len(x) <= _TOGETHER:
-            return self._pass(x)
-        return torch.cat([self._pass(part) for part in torch.split(x, _TOGETHER)])
+        return self._passed(x)
 
-    def _pass(self, x: Tensor) -> Tensor:
+    def _passed(self, *given: Tensor) -> Tensor:
+        """The module's output for arguments of B rows each."""
+        if given[0].is_cuda or len(given[0]) <= _TOGETHER:
+            return self._pass(*given)
+        parts = zip(*(torch.split(argument, _TOGETHER) for argument in given), strict=True)
+        return torch.cat([self._pass(*part) for part in parts])
+
+    def _pass(self, *given: Tensor) -> Tensor:
         try:
-            logits: Tensor = self._module(x)
+            logits: Tensor = self._module(*given)
         except RuntimeError as error:
             if "view" not in str(error):
                 raise
             # A module that calls `view` on what a convolution returns needs its channels outermost.
             _arrange(self._module, torch.contiguous_format)
-            logits = self._module(x)
+            logits = self._module(*given)
         return logits
 
     def rounded(self, dtype: torch.dtype) -> "ModuleClassifier":
@@ -67,7 +72,8 @@ class ModuleClassifier(Classifier):
 
 
 class _Rounded(ModuleClassifier):
-    def _pass(self, x: Tensor) -> Tensor:
+    def _pass(self, *given: Tensor) -> Tensor:
+        (x,) = given
         dtype = next(self._module.parameters()).dtype
         return super()._pass(x.to(dtype)).float()
 
@@ -85,6 +91,45 @@ def laid_out(module: nn.Module) -> nn.Module:
 
 def _arrange(module: nn.Module, layout: torch.memory_format) -> None:
     module.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+class RandomClassifier(ModuleClassifier):
+    """A module that flips coins: `module(x, key)`, with `key` [B] as in `chance`.
+
+    A view draws the coins of each pass afresh, see `LabelView`. Asked without one, as when the
+    game scores it, the module takes them from the input itself (`module(x)`). Hence every answer
+    is a function of its arguments: nothing depends on the batch, and a resumed match needs to know
+    no coins. The coins that will be scored are in no stream that a view draws from: what fooled
+    one draw has to fool another.
+    """
+
+    def drawn(self, key: Tensor) -> Classifier:
+        """The classifier with these coins."""
+        return _Drawn(self, key)
+
+    def rounded(self, dtype: torch.dtype) -> "RandomClassifier":
+        """Itself: coins are drawn in float32."""
+        return self
+
+    def logits_by(self, key: Tensor, x: Tensor) -> Tensor:
+        """The module's output [B, K] for the coins `key` [B]."""
+        return self._passed(x, key)
+
+
+class _Drawn(Classifier):
+    """A random classifier whose coins have been drawn, for as many inputs as there are keys."""
+
+    def __init__(self, of: RandomClassifier, key: Tensor) -> None:
+        self._of, self._key, self.classes = of, key, of.classes
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self._of.logits_by(self._key, x)
+
+
+def committed(module: nn.Module, classes: int) -> ModuleClassifier:
+    """The move that commits to a module: a `RandomClassifier` if it says that it is `random`."""
+    random = getattr(module, "random", False) is True
+    return (RandomClassifier if random else ModuleClassifier)(module, classes)
 
 
 class FunctionClassifier(Classifier):
@@ -170,7 +215,7 @@ def classifier(model: Any, classes: int, answers: Literal["labels", "scores"]) -
     if isinstance(model, Classifier):
         return model
     if isinstance(model, nn.Module):
-        return ModuleClassifier(copy.deepcopy(model), classes)
+        return committed(copy.deepcopy(model), classes)
     if hasattr(model, "predict"):
         return from_estimator(model, classes)
     if callable(model):

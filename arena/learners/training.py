@@ -12,7 +12,7 @@ from arena import chance
 from arena.core import Labelled, Learner, Strategy, Task, Turn
 from arena.fields import Count, Positive
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier, laid_out
+from arena.learners.classifiers import ModuleClassifier, committed, laid_out
 
 
 class Diverged(ValueError):
@@ -84,7 +84,7 @@ class Trainer(Strategy):
                 f"{type(self).__name__} diverged in its last step: parameters are not finite; "
                 f"lower lr={self.lr:g} or check the data"
             )
-        return ModuleClassifier(module, data.classes)
+        return committed(module, data.classes)
 
     def task(self, turn: Turn) -> Task | None:
         """What the training needs to know of the attacker; by default nothing."""
@@ -99,4 +99,4 @@ class Trainer(Strategy):
         assert self.learner is not None
         module = self.learner.build(data.shape, data.classes, seed=0)
         module.load_state_dict(state)
-        return ModuleClassifier(module.to(data.x.device), data.classes)
+        return committed(module.to(data.x.device), data.classes)

@@ -1,0 +1,85 @@
+"""Classifiers that do something to their inputs first, and say what.
+
+A defense that transforms its inputs is a composition `model(transformation(x))`, and an attack that
+knows of it may treat the two halves differently (BPDA). So the composition is declared, not hidden
+in a forward pass: a `Preprocessed` module has a `preprocess` and a `model`. To play one of your
+own, write the `Transformation` and commit to `Fixed(Preprocessed(MyTransformation(), my_model))`,
+or train behind it with the learner `Preprocessing`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.core import Learner
+from arena.fields import Declared
+
+
+@dataclass(frozen=True)
+class Transformation(Declared, ABC):
+    """A map of inputs [B, ...]: a defender's preprocessing, or an attacker's guess at one.
+
+    It has no parameters that learn. `random` says whether it looks at its `key`.
+    """
+
+    random: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
+        """The transformed inputs, each with coins of its own: `key` [B] as in `chance`.
+
+        Each output depends on its own input and key alone. It need not be differentiable.
+        """
+
+
+class Preprocessed(nn.Module):
+    """The composition of a transformation and a model.
+
+    Attributes:
+        preprocess: The transformation, run first, in training as in use.
+        model: A module from what it returns to logits [B, K].
+    """
+
+    def __init__(self, preprocess: Transformation, model: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.model = model
+        self._trained = 0
+
+    @property
+    def random(self) -> bool:
+        """Whether the logits depend on coins, see `RandomClassifier`."""
+        return self.preprocess.random
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Logits [B, K], by the coins `key` [B]; without them, by those of the input itself.
+
+        In training mode these differ from pass to pass, lest an input meet one draw for ever.
+        """
+        if key is None:
+            self._trained += self.training
+            key = chance.fold(chance.of(x.detach()), self._trained if self.training else 0)
+        logits: Tensor = self.model(self.preprocess(x, key))
+        return logits
+
+
+@dataclass(frozen=True)
+class Preprocessing(Learner):
+    """An architecture behind a transformation of its inputs.
+
+    Attributes:
+        learner: The architecture; it must take what the transformation returns.
+        preprocess: The transformation.
+    """
+
+    learner: Learner
+    preprocess: Transformation
+
+    def layers(self, shape: tuple[int, ...], classes: int) -> Preprocessed:
+        """The composition; the architecture is built for the shape that reaches it."""
+        seen = self.preprocess(torch.zeros(1, *shape), chance.keys(0, 1))
+        return Preprocessed(self.preprocess, self.learner.layers(tuple(seen.shape[1:]), classes))

@@ -1,0 +1,109 @@
+"""What can be done to an input before a model sees it.
+
+Defenses that failed [F21-F23 of the keynote], and what attackers average over to beat them.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.fields import Count, NonNegative, Share
+from arena.learners.preprocessing import Transformation
+
+
+@dataclass(frozen=True)
+class BitDepth(Transformation):
+    """Rounds every value to `bits` bits: feature squeezing (1704.01155), section 3.1.
+
+    round(x (2^bits - 1)) / (2^bits - 1), over the box. Its derivative is 0 wherever there is one.
+
+    Attributes:
+        bits: Bits a value is left with; 2^bits levels, both ends of the box among them.
+        box: Lowest and highest input value.
+    """
+
+    bits: Count = 3
+    box: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
+        """The nearest levels, [B, ...]."""
+        low, high = self.box
+        steps: float = (2**self.bits - 1) / (high - low)
+        return torch.round((x - low) * steps) / steps + low
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Transformation):
+    """Adds independent normal noise to every value; not cut to the box.
+
+    Attributes:
+        std: Standard deviation, in the units of the input.
+    """
+
+    random: ClassVar[bool] = True
+
+    std: NonNegative = 0.1
+
+    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
+        """The noisy inputs, [B, ...]."""
+        return x + self.std * chance.normal(key, x.shape[1:])
+
+
+@dataclass(frozen=True)
+class ResizePad(Transformation):
+    """Shrinks an image at random, by nearest neighbor, and pads it back with 0 at a random place.
+
+    The transformation of 1711.01991 and of 1803.06978, except that those enlarge the
+    canvas, which a model of inputs of one size cannot take: here the image shrinks instead.
+
+    The height, and likewise the width, is a whole number of pixels. The share of the size left is
+    uniform in [least, 1], one for both, rounded to pixels; every place is equally likely.
+
+    Attributes:
+        least: Smallest share of height and width that is left.
+        probability: Of doing anything at all.
+
+    Raises:
+        ValueError: When called on inputs that are no images.
+    """
+
+    random: ClassVar[bool] = True
+
+    least: Share = 0.9
+    probability: Share = 1.0
+
+    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
+        """The images [B, ..., H, W], of the same size."""
+        if x.ndim < 3:
+            raise ValueError(
+                f"ResizePad moves images [H, W] about, not inputs of shape {list(x.shape[1:])}; "
+                "drop it for features"
+            )
+        idle = chance.uniform(chance.fold(key, 0)) >= self.probability
+        share = self.least + (1 - self.least) * chance.uniform(chance.fold(key, 1))
+        share = torch.where(idle, 1.0, share)
+        row, high = _source(share, chance.fold(key, 2), x.shape[-2])
+        column, wide = _source(share, chance.fold(key, 3), x.shape[-1])
+        plane = x.reshape(len(x), -1, *x.shape[-2:]).permute(0, 2, 3, 1)
+        example = torch.arange(len(x), device=x.device)[:, None, None]
+        moved = plane[example, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
+        there = (high[:, :, None] & wide[:, None, :])[:, None]
+        return torch.where(there, moved, 0.0).reshape(x.shape)
+
+
+def _source(share: Tensor, key: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """For each place [B, size] along an axis: where its value is taken from, and if there is one.
+
+    `share` [B] of the axis is left, at a place drawn by `key`.
+    """
+    left = (share * size).round().long().clamp(min=1)
+    start = chance.integers(key, size - left + 1)
+    place = torch.arange(size, device=key.device) - start[:, None]
+    inside = (place >= 0) & (place < left[:, None])
+    # The middle of pixel i of the small image lies in pixel (2 i + 1) size // (2 left) of the
+    # large: whole numbers, so that no rounding depends on the device.
+    source = ((2 * place + 1) * size) // (2 * left[:, None])
+    return torch.where(inside, source, 0), inside
