@@ -50,7 +50,7 @@ class APGDL1(APGD):
         x, gradient = self._looked(walks, gradient)
         rows = gradient.flatten(1)
         place = rows.abs().argsort(dim=1, descending=True).argsort(dim=1)
-        signs = rows.sign() * (place < own["moving"].clamp(min=1)[:, None])
+        signs = rows.sign() * (place < own["moving"].floor().clamp(min=1)[:, None])
         count = signs.abs().sum(1).clamp(min=1)
         step = signs * (space.eps * own["length"] / count)[:, None]
         return space.project(walks.given, x - step.reshape(x.shape))

@@ -252,7 +252,7 @@ class Search:
         if not moving:
             return loss.detach(), walks.x
         (gradient,) = torch.autograd.grad(loss.sum(), x)
-        return loss.detach(), gradient.nan_to_num_(0.0, 0.0, 0.0)
+        return loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def _judged(self, walks: Walks, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """What the answers cost [L], and which of them are answers at all."""
