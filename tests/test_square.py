@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.actions.lp import L1, L2, Linf, Lp
+from arena.actions.lp import L0, L1, L2, Linf, Lp
 from arena.attacks.square import Square, _Bumps, _bumps, _Squares, _window
 from arena.core import Cost, Labelled, Player, Task, Turn
 from arena.costs import ErrorRate, Negation, Refusal, Targeted
@@ -266,5 +266,39 @@ def test_other_spaces_are_refused():
     square = Square()
     square.check(turn.player)
     square.check(replace(turn.player, actions=L2(1.0)))
-    with pytest.raises(ValueError, match=r"not L1.*actions=linf or l2"):
-        square.check(replace(turn.player, actions=L1(1.0)))
+    square.check(replace(turn.player, actions=L1(1.0)))
+    with pytest.raises(ValueError, match=r"not L0.*actions=linf, l2 or l1"):
+        square.check(replace(turn.player, actions=L0(1)))
+
+
+def test_a_bump_in_l1_is_sparse_and_spends_all_of_the_ball():
+    given = torch.full((50, 2, 25, 25), 0.5)
+    space, key, at = L1(0.8), chance.keys(0, 50), torch.arange(50)
+    moves = _Bumps(space, given)
+    best = moves.start(at, key)
+    x = moves.move(at, best, key, 9 / 625)
+    for step in (best, x):
+        torch.testing.assert_close(space.size(given, step), torch.full((50,), 0.8))
+    # Before the projection the start changes every entry, as in L2.
+    assert ((best != given).flatten(1).sum(1) < 2 * 625 / 4).all()
+    assert (x != best).flatten(1).any(1).all()
+
+
+def test_the_l1_search_errs_where_one_entry_can_and_not_beyond_the_ball():
+    """One entry decides, and needs 0.1 of the ball; a search over windows needs more to spare."""
+    w = torch.zeros(2, 1, 6, 6)
+    w[1, 0, 2, 3] = 1.0
+    model = Linear(w, torch.tensor([0.6, 0.0]))
+    x, y = torch.full((8, 1, 6, 6), 0.5), torch.zeros(8, dtype=torch.int64)
+    near, ledger = make(model, x, y, L1(0.4), steps=600)
+    assert (model.labels(play(near)) == 1).all() and (ledger.queries < 601).all()
+    far, ledger = make(model, x, y, L1(0.099), steps=50)
+    assert (model.labels(play(far)) == 0).all() and (ledger.queries == 51).all()
+
+
+def test_the_l1_batch_size_changes_nothing():
+    model = linear((2, 6, 6), seed=5)
+    x, y = inputs(model, (2, 6, 6))
+    space = L1(float(radius(model, x, float("inf")).median()))
+    outputs = [play(make(model, x, y, space, batch_size=b, steps=40)[0]) for b in (1, 5, 64)]
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])

@@ -10,24 +10,33 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.actions.lp import L2, Linf
+from arena.actions.lp import L1, L2, Linf
 from arena.attacks.descent import require_perturbations
-from arena.core import Player, Strategy, Turn, decide
+from arena.attacks.scored import Scored
+from arena.core import Player, Strategy, Turn
 from arena.fields import Count, Share
-from arena.knowledge import INVALID, REFUSED, ScoreView, View
+from arena.knowledge import ScoreView, View
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the search after each of which the paper halves the window's area (section 5)."""
 
+OVERSHOOT = 8.0
+"""Length in units of what the ball has room for, of bumps proposed in L1.
+
+What the projection takes off is what makes them sparse. The published code has the number of
+channels here, which on gray images takes off nothing.
+"""
+
 
 @dataclass(frozen=True)
 class Square(Strategy):
-    """Andriushchenko et al. 2020 (1912.00049): Algorithm 1, with Algorithm 2 (L-inf) or 3 (L2).
+    """Andriushchenko et al. 2020 (1912.00049): Algorithm 1, with Algorithm 2 (L-inf) or 3 (L2, L1).
 
     Random search. In L-inf a window of the displacement is set to plus or minus eps; in L2 the
-    length that two windows have moves into one. What lowers the cost of the answer, or at equal
-    cost the surrogate of the scores, stays. An example leaves when no answer would cost less, or
-    when its budget is spent. Law: no output is answered at a higher cost than its given input.
+    length that two windows have moves into one, and in L1 too (Croce & Hein 2021, 2103.01208).
+    What lowers the cost of the answer, or at equal cost the surrogate of the scores, stays. An
+    example leaves when no answer would cost less, or when its budget is spent. Law: no output is
+    answered at a higher cost than its given input.
 
     The last two axes are the plane of the windows and those before them are channels; features
     [B, D] are a plane of height 1. A window that would be higher than the plane is wider instead.
@@ -35,7 +44,8 @@ class Square(Strategy):
     Differs from the paper: the given input is asked about first; the objective is the player's cost
     where the paper has the margin; windows reach the last row and column, which the published code
     never does after the stripes; an L-inf draw that would change nothing is turned around; the
-    first bumps of L2 tile all of the plane. At most `steps + 1` queries an example.
+    first bumps of L2 and L1 tile all of the plane; in L1 bumps are proposed beyond the ball by
+    `OVERSHOOT`. At most `steps + 1` queries an example.
 
     Attributes:
         steps: Displacements tried, the starting one included.
@@ -50,90 +60,71 @@ class Square(Strategy):
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L-inf or L2 ball, or the cost has no surrogate."""
+        """Raises ValueError if the space is no such ball, or the cost has no surrogate."""
         _space(player)
 
     def respond(self, turn: Turn) -> Tensor:
         """The best inputs found, [B, ...]."""
-        view = turn.see("defender", ScoreView)
-        return turn.each_batch(lambda rows: self._search(turn, view, rows))
+        return turn.each_batch(lambda rows: self._search(turn, rows))
 
-    def _search(self, turn: Turn, view: ScoreView, rows: Tensor) -> Tensor:
-        player, classes = turn.player, turn.data.classes
-        y, keys = turn.data.y[rows], turn.keys[rows]
-        x = turn.data.x[rows]
-        height, width = (1, 1, *x.shape[1:])[-2:]
-        given = x.reshape(len(x), -1, height, width)
-
-        def ask(at: Tensor, x: Tensor) -> tuple[Tensor, Tensor, int]:
-            """Cost and surrogate [b] for the examples `at`, and how many answers there are."""
-            scores = view.scores(x.reshape(-1, *turn.data.shape), rows[at])
-            label = decide(scores, classes)
-            lost = label == INVALID  # no mistake, and no guide
-            cost = player.cost.answered(torch.where(lost, y[at], label), y[at])
-            guide = player.cost.surrogate(scores, y[at], classes)
-            guide = torch.where(lost | guide.isnan(), float("inf"), guide)
-            return cost, guide, scores.shape[1]
-
-        on = (view.remaining(rows) > 0).nonzero().flatten()
-        if len(on) == 0:
-            return x
-        best, space = given.clone(), _space(player)
+    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
+        search, space = Scored(turn, rows), _space(turn.player)
+        given, on = search.given, search.everybody()
         moves = _Squares(space, given) if isinstance(space, Linf) else _Bumps(space, given)
-        cost, guide = torch.full((2, len(x)), float("inf"), device=x.device)
-        cost[on], guide[on], answers = ask(on, given[on])
-        honest_cost, honest_guide = cost.clone(), guide.clone()
-        options = [*range(classes), *[REFUSED] * (answers > classes)]
-        prices = [player.cost.answered(torch.full_like(y, label), y) for label in options]
-        floor = torch.stack(prices).amin(0)
-
         for step in range(self.steps):
-            on = on[(cost[on] > floor[on]) & (view.remaining(rows[on]) > 0)]
+            on = search.standing(on)
             if len(on) == 0:
                 break
-            key = chance.fold(keys[on], step)
+            key = chance.fold(search.keys[on], step)
             if step == 0:
-                x = moves.start(on, key)
+                # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
+                search.offer(on, moves.start(on, key), always=True)
             else:
                 p = self.p_init / 2 ** bisect_left(HALVINGS, step / self.steps)
-                x = moves.move(on, best[on], key, p)
-            new_cost, new_guide, _ = ask(on, x)
-            better = (new_cost < cost[on]) | ((new_cost == cost[on]) & (new_guide < guide[on]))
-            # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
-            better |= step == 0
-            won = on[better]
-            best[won], cost[won], guide[won] = x[better], new_cost[better], new_guide[better]
-        worse = (honest_cost < cost) | ((honest_cost == cost) & (honest_guide < guide))
-        return torch.where(worse[:, None, None, None], given, best).reshape(-1, *turn.data.shape)
+                search.offer(on, moves.move(on, search.x[on], key, p))
+        return search.played
 
 
 class _Squares:
     """Algorithm 2: every value of `given` [B, C, H, W] is at an end of its own interval."""
 
     def __init__(self, space: Linf, given: Tensor) -> None:
-        self.up = space.project(given, given + space.eps)
-        self.down = space.project(given, given - space.eps)
+        up, down = given + space.eps, given - space.eps
+        self.ends = space.project(given, up), space.project(given, down)
 
     def start(self, at: Tensor, key: Tensor) -> Tensor:
         """Vertical stripes, a sign for each column and channel."""
-        _, c, _, w = self.up.shape
-        return torch.where(_heads(key, (c, 1, w)), self.up[at], self.down[at])
+        up, down = self.ends
+        return torch.where(_heads(key, (up.shape[1], 1, up.shape[3])), up[at], down[at])
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A window of a share `p` of the plane, a sign for each channel."""
-        row, column, (h, w) = _window(chance.fold(key, 0), best, p, least=1)
-        inside = _inside(row, column, h, w)
-        heads = _heads(chance.fold(key, 1), (best.shape[1], 1, 1))
-        x = torch.where(inside, torch.where(heads, self.up[at], self.down[at]), best)
-        idle = (x == best).flatten(1).all(1)[:, None, None, None]
-        return torch.where(inside, torch.where(heads ^ idle, self.up[at], self.down[at]), best)
+        c, width = best.shape[1], best.shape[3]
+        top, left, (h, w) = _corner(chance.fold(key, 0), best, p, least=1)
+        row = top[:, None] + torch.arange(h, device=key.device)
+        column = left[:, None] + torch.arange(w, device=key.device)
+        inside = (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None]  # [b, 1, h w]
+        channel = torch.arange(c, device=key.device)[:, None]
+        # Only the window is read and written: most windows are a few pixels.
+        up, down = (end.flatten(2)[at[:, None, None], channel, inside] for end in self.ends)
+        heads = _heads(chance.fold(key, 1), (c, 1))
+        inside = inside.expand(-1, c, -1)
+        drawn = torch.where(heads, up, down)
+        idle = (drawn == best.flatten(2).gather(2, inside)).flatten(1).all(1)[:, None, None]
+        drawn = torch.where(idle, torch.where(heads, down, up), drawn)
+        return best.flatten(2).scatter(2, inside, drawn).reshape(best.shape)
 
 
 class _Bumps:
-    """Algorithm 3: `given` [B, C, H, W] is displaced by eps, more and more of it in a few bumps."""
+    """Algorithm 3: `given` [B, C, H, W] is displaced by eps, more and more of it in a few bumps.
 
-    def __init__(self, space: L2, given: Tensor) -> None:
+    In L1 lengths are sums, and what is proposed lies `OVERSHOOT` times as far as it may: its
+    projection is sparse (2103.01208, section 5).
+    """
+
+    def __init__(self, space: L2 | L1, given: Tensor) -> None:
         self.space, self.given = space, given
+        self.order, self.far = (1, OVERSHOOT) if isinstance(space, L1) else (2, 1.0)
 
     def start(self, at: Tensor, key: Tensor) -> Tensor:
         """Bumps on a grid of (about) five by five cells, a sign for each cell and channel."""
@@ -146,7 +137,7 @@ class _Bumps:
         heads = _heads(chance.fold(key, 1), (c, *cells))[:, :, row // h][:, :, :, column // w]
         bump = _bumps(h, w).to(key.device)[turned, row[:, None] % h, column % w][:, None]
         delta = torch.where(heads, bump, -bump)
-        return self._landed(at, self.space.eps * _unit(delta, (1, 2, 3)))
+        return self._landed(at, self.far * self.space.eps * _unit(delta, (1, 2, 3), self.order))
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A bump is added to one window, which takes over the length of another."""
@@ -159,22 +150,25 @@ class _Bumps:
         heads = _heads(chance.fold(key, 3), (best.shape[1], 1, 1))
 
         delta = best - self.given[at]
-        unused = (self.space.eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp(min=0)
-        both = (delta * (taker | giver)).square().sum((2, 3), keepdim=True)
-        length = (both + unused / best.shape[1]).sqrt()
-        mixed = torch.where(heads, bump, -bump) + _unit(delta * taker, (2, 3))
-        delta = torch.where(taker, length * _unit(mixed, (2, 3)), delta * ~giver)
+        share = delta.abs() ** self.order  # of eps ** order
+        left = self.space.eps**self.order - share.sum((1, 2, 3), keepdim=True)
+        both = (share * (taker | giver)).sum((2, 3), keepdim=True)
+        length = self.far * (both + left.clamp(min=0) / best.shape[1]) ** (1 / self.order)
+        mixed = torch.where(heads, bump, -bump) + _unit(delta * taker, (2, 3), self.order)
+        delta = torch.where(taker, length * _unit(mixed, (2, 3), self.order), delta * ~giver)
         return self._landed(at, delta)
 
     def _landed(self, at: Tensor, delta: Tensor) -> Tensor:
         return self.space.project(self.given[at], self.given[at] + delta)
 
 
-def _space(player: Player) -> Linf | L2:
+def _space(player: Player) -> Linf | L2 | L1:
     """The player's space; ValueError if there are no moves for it, or the cost has no surrogate."""
     space = require_perturbations(player, "Square")
-    if not isinstance(space, Linf | L2):
-        raise ValueError(f"Square moves in L-inf and L2 balls, not {space}; use actions=linf or l2")
+    if not isinstance(space, Linf | L2 | L1):
+        raise ValueError(
+            f"Square moves in L-inf, L2 and L1 balls, not {space}; use actions=linf, l2 or l1"
+        )
     return space
 
 
@@ -183,13 +177,13 @@ def _heads(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     return chance.uniform(key, shape) < 0.5
 
 
-def _window(
+def _corner(
     key: Tensor, plane: Tensor, p: float, least: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """A random window on `plane` [B, C, H, W], a square of a share `p` of its area if that fits.
 
-    Returns every row's [B, H] and column's [B, W] place in the window (negative or beyond its size
-    if outside), and the window's size. All places at which it fits are equally likely.
+    Returns its top row [B], its left column [B], and its size. All places at which it fits are
+    equally likely.
     """
     height, width = plane.shape[2:]
     area = p * height * width
@@ -198,9 +192,20 @@ def _window(
     w = min(max(side, round(area / height)), width)
     top = chance.integers(chance.fold(key, 0), height - h + 1)
     left = chance.integers(chance.fold(key, 1), width - w + 1)
-    row = torch.arange(height, device=key.device) - top[:, None]
-    column = torch.arange(width, device=key.device) - left[:, None]
-    return row, column, (h, w)
+    return top, left, (h, w)
+
+
+def _window(
+    key: Tensor, plane: Tensor, p: float, least: int
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """The window as every row's [B, H] and column's [B, W] place in it, and its size.
+
+    A place is negative or beyond the window's size if outside.
+    """
+    top, left, size = _corner(key, plane, p, least)
+    row = torch.arange(plane.shape[2], device=key.device) - top[:, None]
+    column = torch.arange(plane.shape[3], device=key.device) - left[:, None]
+    return row, column, size
 
 
 def _inside(row: Tensor, column: Tensor, h: int, w: int) -> Tensor:
@@ -225,6 +230,7 @@ def _bumps(h: int, w: int) -> Tensor:
     return torch.stack([pair(h, w), pair(w, h).T])
 
 
-def _unit(v: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """`v` over its Euclidean length along `dims`; zero where that is zero."""
-    return v / v.square().sum(dims, keepdim=True).sqrt().clamp(min=torch.finfo(v.dtype).tiny)
+def _unit(v: Tensor, dims: tuple[int, ...], order: int = 2) -> Tensor:
+    """`v` over its length along `dims`, Euclidean or a sum; zero where that is zero."""
+    length: Tensor = torch.linalg.vector_norm(v, order, dims, keepdim=True)
+    return v / length.clamp(min=torch.finfo(v.dtype).tiny)

@@ -1,0 +1,117 @@
+"""What the descents without gradients share: a gradient estimated from differences of scores."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.attacks.descent import require_perturbations
+from arena.attacks.scored import Scored
+from arena.core import Perturbations, Player, Strategy, Turn
+from arena.fields import Count, Positive
+from arena.knowledge import ScoreView, View
+
+
+@dataclass(frozen=True)
+class EstimatedDescent(Strategy):
+    """Steps against estimated gradients, projected; how to probe and to step is the subclass's.
+
+    The estimate of an example at z is the mean over pairs of probes, z + d u and z - d u, of
+    (f(z + d u) - f(z - d u)) / 2 d u, where f is the surrogate of the player's cost and d is
+    `probe` times the box's width. The walk starts at the given input; every point that it comes to
+    is asked about, and the best is played: no output is answered at a higher cost than its given
+    input. An example leaves when no answer would cost less, or when fewer than three queries are
+    left, a pair and a step. With fewer than it wants, it estimates from the pairs it can pay for.
+    At most `1 + steps * (2 * pairs + 1)` queries an example.
+
+    Probes are clipped to the box, not to the ball, and are not played. A pair with scores that
+    are not finite counts as a difference of zero. Dividing by the probe makes much of the last bit
+    of a score: results are independent of the batch size up to that rounding.
+
+    Attributes:
+        steps: Estimates and steps per example.
+        pairs: Pairs of probes of an estimate.
+        probe: Distance of a probe in each direction, as a share of the box's width.
+    """
+
+    steps: Count
+    pairs: Count
+    probe: Positive
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+    moments: ClassVar[int]
+    """How many running means the steps remember."""
+
+    @abstractmethod
+    def directions(self, key: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Random directions u [n, *shape], of unit variance in every entry."""
+
+    @abstractmethod
+    def stepped(
+        self, x: Tensor, gradient: Tensor, memory: Tensor, t: int, space: Perturbations
+    ) -> tuple[Tensor, Tensor]:
+        """The next point [n, ...], not yet projected, and the next memory [moments, n, ...].
+
+        `gradient` [n, ...] is the estimate at `x`, `t` the number of the step, from 1; memory is
+        zero before the first.
+        """
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space or the cost does not fit a descent."""
+        require_perturbations(player, type(self).__name__)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs found, [B, ...]."""
+        return turn.each_batch(lambda rows: self._descend(turn, rows))
+
+    def _descend(self, turn: Turn, rows: Tensor) -> Tensor:
+        space = require_perturbations(turn.player, type(self).__name__)
+        search = Scored(turn, rows)
+        on, x = search.everybody(), search.given
+        memory = torch.zeros(self.moments, *x.shape, device=x.device)
+        for t in range(1, self.steps + 1):
+            stands = search.standing(on, queries=3)
+            if len(stands) == 0:
+                break
+            if len(stands) < len(on):
+                stays = torch.isin(on, stands)
+                on, x, memory = stands, x[stays], memory[:, stays]
+            gradient = self._estimate(search, space, on, x, chance.fold(search.keys[on], t))
+            moved, memory = self.stepped(x, gradient, memory, t, space)
+            x = space.project(search.given[on], moved)
+            search.offer(on, x)
+        return search.played
+
+    def _estimate(
+        self, search: Scored, space: Perturbations, on: Tensor, x: Tensor, key: Tensor
+    ) -> Tensor:
+        """The gradient [n, ...] of the surrogate at `x` [n, ...].
+
+        Probes are asked for together as the batch size allows, and added up one after the other,
+        which keeps their order.
+        """
+        low, high = space.box
+        pairs = ((search.view.remaining(search.rows[on]) - 1) // 2).clamp(max=self.pairs)
+        together = max(search.batch_size // (2 * len(on)), 1)
+        total, most = torch.zeros_like(x), int(pairs.max())
+        for first in range(0, most, together):
+            pair = torch.arange(first, min(first + together, most), device=x.device)
+            owner = torch.arange(len(on), device=x.device).repeat(len(pair))
+            pair = pair.repeat_interleave(len(on))
+            asked = pair < pairs[owner]
+            owner, pair = owner[asked], pair[asked]
+            u = self.directions(chance.fold(key[owner], pair), x.shape[1:])
+            shift = self.probe * (high - low) * u
+            ends = torch.cat([x[owner] + shift, x[owner] - shift]).clamp(low, high)
+            _, value = search.ask(on[owner].repeat(2), ends)
+            up, down = value.chunk(2)
+            slope = ((up - down) / (2 * self.probe * (high - low))).nan_to_num(0.0, 0.0, 0.0)
+            # One probe of each owner at a time: in a fixed order, whatever came together.
+            for i in range(first, min(first + together, most)):
+                part = pair == i
+                total[owner[part]] += slope[part].reshape(-1, *(1,) * (x.dim() - 1)) * u[part]
+        return total / pairs.reshape(-1, *(1,) * (x.dim() - 1))

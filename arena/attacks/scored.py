@@ -1,0 +1,83 @@
+"""What score-guided searches share: what an answer is worth, who still stands, what is held."""
+
+import torch
+from torch import Tensor
+
+from arena.core import Turn, decide
+from arena.knowledge import INVALID, REFUSED, ScoreView
+
+
+class Scored:
+    """A search of b examples, `rows` of the turn's data; `at` are places in it (0 .. b - 1).
+
+    An input is worth the cost of its answer and, at equal cost, the surrogate of its scores
+    (`guide`), low being good. Scores that are not finite are no mistake, and no guide. The given
+    inputs are asked about first.
+
+    Attributes:
+        given: The inputs as dealt, [b, C, H, W]: the last two axes are the plane and those before
+            them channels; features [b, D] are a plane of height 1.
+        x: What each search holds, [b, C, H, W]: the given input until `offer` is taken.
+        keys: A random key [b] for each.
+    """
+
+    def __init__(self, turn: Turn, rows: Tensor) -> None:
+        self.view, self.rows, self.batch_size = (
+            turn.see("defender", ScoreView),
+            rows,
+            turn.batch_size,
+        )
+        self.goal, self.classes, self.shape = turn.player.cost, turn.data.classes, turn.data.shape
+        self.y, self.keys = turn.data.y[rows], turn.keys[rows]
+        height, width = (1, 1, *self.shape)[-2:]
+        self.given = turn.data.x[rows].reshape(len(rows), -1, height, width)
+        self.x = self.given.clone()
+        self.cost, self.guide = torch.full((2, len(rows)), float("inf"), device=rows.device)
+        self.refuses = False
+        paying = (self.view.remaining(rows) > 0).nonzero().flatten()
+        if len(paying) > 0:
+            self.cost[paying], self.guide[paying] = self.ask(paying, self.given[paying])
+        self.honest = self.cost.clone(), self.guide.clone()
+        options = [*range(self.classes), *[REFUSED] * self.refuses]
+        prices = [self.goal.answered(torch.full_like(self.y, k), self.y) for k in options]
+        self.floor = torch.stack(prices).amin(0)
+
+    def ask(self, at: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The cost and the guide [n] of inputs `x` [n, C, H, W]; each of `at` [n] pays a query."""
+        x = x.reshape(-1, *self.shape)
+        parts = [torch.split(whole, self.batch_size) for whole in (x, self.rows[at])]
+        scores = torch.cat([self.view.scores(*part) for part in zip(*parts, strict=True)])
+        self.refuses = scores.shape[1] > self.classes
+        label, y = decide(scores, self.classes), self.y[at]
+        lost = label == INVALID
+        cost = self.goal.answered(torch.where(lost, y, label), y)
+        guide = self.goal.surrogate(scores, y, self.classes)
+        return cost, torch.where(lost | guide.isnan(), float("inf"), guide)
+
+    def standing(self, at: Tensor, queries: int = 1) -> Tensor:
+        """Those of `at` that could find a cheaper answer and have so many queries left."""
+        stands = (self.cost[at] > self.floor[at]) & (self.view.remaining(self.rows[at]) >= queries)
+        # Nobody leaves in most steps: then nothing needs to be copied.
+        return at if bool(stands.all()) else at[stands]
+
+    def everybody(self) -> Tensor:
+        """All places, [b]."""
+        return torch.arange(len(self.x), device=self.x.device)
+
+    def offer(self, at: Tensor, x: Tensor, always: bool = False) -> Tensor:
+        """Asks about `x` [n, C, H, W] and holds it where it is better: bool [n]; or always."""
+        cost, guide = self.ask(at, x)
+        old = self.cost[at]
+        better: Tensor = (cost < old) | ((cost == old) & (guide < self.guide[at])) | always
+        taken = better.nonzero().flatten()
+        won = at[taken]
+        self.x[won], self.cost[won], self.guide[won] = x[taken], cost[taken], guide[taken]
+        return better
+
+    @property
+    def played(self) -> Tensor:
+        """What is held, or the given inputs where that is worth less, in the data's own shape."""
+        cost, guide = self.honest
+        worse = (cost < self.cost) | ((cost == self.cost) & (guide < self.guide))
+        x: Tensor = torch.where(worse[:, None, None, None], self.given, self.x)
+        return x.reshape(-1, *self.shape)

@@ -1,0 +1,118 @@
+"""SimBA: one basis vector at a time, forwards or backwards, guided by scores."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.actions.lp import L2, Linf
+from arena.attacks.descent import require_perturbations
+from arena.attacks.scored import Scored
+from arena.core import Player, Strategy, Turn
+from arena.fields import Count, Positive
+from arena.knowledge import ScoreView, View
+
+
+@dataclass(frozen=True)
+class SimBA(Strategy):
+    """Guo et al. 2019 (1905.07121), Algorithm 1, played inside a ball.
+
+    Basis vectors are drawn without replacement. Each is added; if that does not lower the cost of
+    the answer, or at equal cost the surrogate of the scores, it is subtracted instead; if that does
+    not either, the input stays where it is. An example leaves when no answer would cost less, or
+    when its budget is spent. Law: no output is answered at a higher cost than its given input.
+
+    A vector of the pixel basis is one entry of the input; of the DCT basis a two-dimensional cosine
+    on the plane of one channel (the plane as in `Scored`; features are a plane of height 1). Pixels
+    come in random order; cosines in random order within eighths of the frequencies, low ones first,
+    as in the published code for large images.
+
+    Differs from the paper, which knows no ball: what is proposed is projected onto it; a vector is
+    `step` long in the space's own size, so that in L-inf a cosine's peak is; the objective is the
+    player's cost where the paper has the probability of the true class; when all vectors have been
+    drawn, they come again in the same order. At most `steps + 1` queries an example.
+
+    Attributes:
+        steps: Queries per example, one or two for each vector; one more for the given input.
+        step: Length of a vector (epsilon in the paper), as a share of the space's eps.
+        basis: What the vectors are.
+    """
+
+    steps: Count = 1000
+    step: Positive = 0.2
+    basis: Literal["pixel", "dct"] = "pixel"
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is no L-inf or L2 ball, or the cost has no surrogate."""
+        _space(player)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs found, [B, ...]."""
+        return turn.each_batch(lambda rows: self._search(turn, rows))
+
+    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
+        search, space = Scored(turn, rows), _space(turn.player)
+        on, vectors = search.everybody(), _Basis(self.basis, search.given)
+        order = vectors.order(search.keys)
+        drawn, sign = torch.zeros_like(on), torch.ones_like(search.cost)
+        for _ in range(self.steps):
+            on = search.standing(on)
+            if len(on) == 0:
+                break
+            q = vectors.at(order[on, drawn[on] % order.shape[1]])
+            unit = q / space.size(torch.zeros_like(q), q).reshape(-1, 1, 1, 1)
+            length = (self.step * space.eps * sign[on]).reshape(-1, 1, 1, 1)
+            x = space.project(search.given[on], search.x[on] + length * unit)
+            done = search.offer(on, x) | (sign[on] < 0)
+            drawn[on] += done.long()
+            sign[on] = torch.where(done, 1.0, -1.0)
+        return search.played
+
+
+class _Basis:
+    """An orthonormal basis of each channel's plane: outer products of the rows of two matrices."""
+
+    def __init__(self, kind: str, like: Tensor) -> None:
+        _, self.channels, self.height, self.width = like.shape
+        make = torch.eye if kind == "pixel" else cosines
+        self.down, self.along = make(self.height).to(like), make(self.width).to(like)
+        # Pixels are all in one block.
+        self.blocks = 1 if kind == "pixel" else 8
+
+    def order(self, keys: Tensor) -> Tensor:
+        """The numbers of all vectors in the order in which each example [B] draws them, [B, n]."""
+        row = torch.arange(self.height, device=keys.device) / self.height
+        column = torch.arange(self.width, device=keys.device) / self.width
+        frequency = row[:, None].maximum(column).expand(self.channels, -1, -1).flatten()
+        block = (frequency * self.blocks).floor()
+        return (block + chance.uniform(keys, block.shape)).argsort(dim=1, stable=True)
+
+    def at(self, number: Tensor) -> Tensor:
+        """The vectors of these numbers [n], as [n, C, H, W]."""
+        plane = self.height * self.width
+        channel, place = number // plane, number % plane
+        q = self.down[place // self.width, :, None] * self.along[place % self.width, None, :]
+        chosen = channel[:, None] == torch.arange(self.channels, device=number.device)
+        return chosen[:, :, None, None] * q[:, None]
+
+
+def cosines(n: int) -> Tensor:
+    """The orthonormal DCT-II matrix [n, n]: row k is a cosine of frequency k."""
+    k, i = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+    rows = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+def _space(player: Player) -> Linf | L2:
+    """The player's space; ValueError if it is no ball for SimBA, or the cost has no surrogate."""
+    space = require_perturbations(player, "SimBA")
+    if not isinstance(space, Linf | L2):
+        raise ValueError(f"SimBA moves in L-inf and L2 balls, not {space}; use actions=linf or l2")
+    return space

@@ -1,0 +1,123 @@
+"""Sparse-RS: random search over which few features to change."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.actions.lp import L0
+from arena.attacks.descent import require_perturbations
+from arena.attacks.scored import Scored
+from arena.core import Player, Strategy, Turn
+from arena.fields import Count, Share
+from arena.knowledge import ScoreView, View
+
+SCHEDULE = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the search after each of which the next divisor holds."""
+DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)
+"""What the share of replaced features is divided by (section 4.1 and the published code)."""
+
+
+@dataclass(frozen=True)
+class SparseRS(Strategy):
+    """Croce et al. 2022 (2006.12834), Algorithm 1, in its L0 version.
+
+    A set of k = eps features is changed, each to an end of the box. Each step gives some of them
+    back their given values and changes as many others instead; what lowers the cost of the answer,
+    or at equal cost the surrogate of the scores, stays. The start is a random set. An example
+    leaves when no answer would cost less, or when its budget is spent. Law: no output is answered
+    at a higher cost than its given input.
+
+    Differs from the paper: features are entries of the input, as in the L0 space, where the paper
+    changes pixels across all channels; the given input is asked about first; the objective is the
+    player's cost where the paper has the margin; a feature that is given at an end of the box goes
+    to the other, so that no change is idle; at least one feature is left out of the set, so that
+    there is always one to change. At most `steps + 1` queries an example.
+
+    Attributes:
+        steps: Sets tried, the first one included.
+        alpha_init: Share of the set that is replaced at first; divided as in the paper, with its
+            schedule for 10 000 steps scaled to `steps`, and never less than one feature.
+    """
+
+    steps: Count = 1000
+    alpha_init: Share = 0.3
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is no L0 ball, or the cost has no surrogate."""
+        _space(player)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs found, [B, ...]."""
+        return turn.each_batch(lambda rows: self._search(turn, rows))
+
+    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
+        space, search = _space(turn.player), Scored(turn, rows)
+        given = search.given.flatten(1)
+        n = given.shape[1]
+        k = min(space.eps, n - 1)
+        if k == 0:
+            return search.played
+        # The features of each example, those of its set first.
+        noise = chance.uniform(chance.fold(search.keys, 0), (n,))
+        features = noise.argsort(dim=1, stable=True)
+        on = search.everybody()
+        for step in range(self.steps):
+            on = search.standing(on)
+            if len(on) == 0:
+                break
+            key = chance.fold(search.keys[on], step + 1)
+            x = search.x[on].flatten(1)
+            if step == 0:
+                entering = features[on, :k]
+                x.scatter_(1, entering, _ends(key, given[on], entering, space.box))
+                search.offer(on, x.reshape(-1, *search.given.shape[1:]), always=True)
+                continue
+            m = min(self.replaced(step, k), n - k)
+            out = _subset(chance.fold(key, 0), k, m)
+            into = k + _subset(chance.fold(key, 1), n - k, m)
+            leaving, entering = features[on[:, None], out], features[on[:, None], into]
+            x.scatter_(1, leaving, given[on[:, None], leaving])
+            x.scatter_(1, entering, _ends(chance.fold(key, 2), given[on], entering, space.box))
+            better = search.offer(on, x.reshape(-1, *search.given.shape[1:]))
+            won = on[better][:, None]
+            features[won, out[better]] = entering[better]
+            features[won, into[better]] = leaving[better]
+        return search.played
+
+    def replaced(self, step: int, k: int) -> int:
+        """How many of `k` features the step replaces."""
+        divisor = DIVISORS[bisect_left(SCHEDULE, step / self.steps)]
+        return max(int(self.alpha_init / divisor * k), 1)
+
+
+def _ends(key: Tensor, given: Tensor, at: Tensor, box: tuple[float, float]) -> Tensor:
+    """An end of the box for each of the features `at` [B, m]: a random one, but not the given."""
+    low, high = torch.tensor(box, device=given.device)
+    value = given.gather(1, at)
+    up = (chance.uniform(key, at.shape[1:]) < 0.5) & (value != high)
+    return torch.where(up | (value == low), high, low)
+
+
+def _subset(key: Tensor, n: int, m: int) -> Tensor:
+    """Uniformly random subsets of 0 .. n - 1 of size m, [B, m] (Floyd's algorithm)."""
+    chosen = torch.empty(len(key), 0, dtype=torch.int64, device=key.device)
+    for last in range(n - m, n):
+        draw = chance.integers(chance.fold(key, last), last + 1)[:, None]
+        taken = (draw == chosen).any(1, keepdim=True)
+        chosen = torch.cat([chosen, torch.where(taken, last, draw)], 1)
+    return chosen
+
+
+def _space(player: Player) -> L0:
+    """The player's space; ValueError if it is no L0 ball, or the cost has no surrogate."""
+    space = require_perturbations(player, "Sparse-RS")
+    if not isinstance(space, L0):
+        raise ValueError(f"Sparse-RS moves in L0 balls, not {space}; use actions=l0")
+    return space

@@ -1,0 +1,49 @@
+"""SPSA: Adam on gradients estimated from simultaneous random signs."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from arena import chance
+from arena.attacks.estimated import EstimatedDescent
+from arena.core import Perturbations
+from arena.fields import Count, Positive
+
+
+@dataclass(frozen=True)
+class SPSA(EstimatedDescent):
+    """Uesato et al. 2018 (1802.05666), Algorithm 1, with Adam (1412.6980) and projected.
+
+    Differs from the paper: the objective is the surrogate of the player's cost where the paper has
+    the margin of logits; the space may be any ball; probes are clipped to the box; the best point
+    is played, not the last. Which queries are made is said at `EstimatedDescent`.
+
+    Attributes:
+        steps: Estimates and steps per example.
+        pairs: Pairs of an estimate (n in the paper, thousands there).
+        probe: Distance of the probes in every coordinate (delta), as a share of the box's width.
+        step: Adam's step size (alpha), as a share of the box's width.
+    """
+
+    steps: Count = 50
+    pairs: Count = 25
+    probe: Positive = 0.01
+    step: Positive = 0.01
+
+    moments: ClassVar[int] = 2
+
+    def directions(self, key: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Rademacher: every entry is plus or minus one."""
+        return (chance.uniform(key, shape) < 0.5).float() * 2 - 1
+
+    def stepped(
+        self, x: Tensor, gradient: Tensor, memory: Tensor, t: int, space: Perturbations
+    ) -> tuple[Tensor, Tensor]:
+        """Adam's step, with its usual decays 0.9 and 0.999; the memory is its two moments."""
+        decays = torch.tensor([0.9, 0.999], device=x.device).reshape(2, *(1,) * x.dim())
+        memory = decays * memory + (1 - decays) * torch.stack([gradient, gradient.square()])
+        mean, square = memory / (1 - decays**t)
+        low, high = space.box
+        return x - self.step * (high - low) * mean / (square.sqrt() + 1e-8), memory
