@@ -46,7 +46,7 @@ def found(model_named, digits):
     kept = {}
 
     def play(name, strategy, space, n):
-        key = (name, strategy, space, n)
+        key = (name, repr(strategy), space, n)
         if key not in kept:
             data = digits[1][:n]
             kept[key] = ours(strategy, model_named(name), data, space)
