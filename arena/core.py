@@ -282,6 +282,9 @@ class Strategy(Declared, ABC):
     needs: ClassVar[Mapping[str, type[View]]] = {}
     """The views that `respond` will ask for, by opponent: checked before anything trains."""
 
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that it imports and that no dependency of arena's installs: those of an extra."""
+
     @property
     def exposes(self) -> type[View]:
         """The most that a view of the moves it makes could show, whatever is granted."""

@@ -1,0 +1,278 @@
+"""Attacks of other libraries, as strategies: what the three adapters share.
+
+The library is handed a module that is a face of the view, so every pass it makes is metered, and
+what it returns is judged as our own moves are.
+"""
+
+import importlib
+import inspect
+import random
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arena.actions.lp import L0, L1, L2, Linf, Lp
+from arena.core import Cost, IllegalMove, Player, Strategy, Turn, decide, first
+from arena.costs import ErrorRate, Negation, Targeted
+from arena.fields import Count
+from arena.knowledge import INVALID, View, WhiteBox
+
+ROUNDING = 1e-6
+"""What a value may be beyond the space by float32 rounding, as a share of the box's width."""
+
+NORMS: dict[type[Lp], float] = {L0: 0, L1: 1, L2: 2, Linf: float("inf")}
+"""The p of each geometry."""
+
+
+class Facade(nn.Module):
+    """Logits of a view for inputs in the unit box, each row charged to an example.
+
+    A pass of as many inputs as there are examples is one of each, in order. Of other numbers the
+    total is exact, and each input is charged to the example that it is nearest to in L2.
+    """
+
+    def __init__(self, view: WhiteBox, rows: Tensor, given: Tensor, box: tuple[float, float]):
+        super().__init__()
+        self._view, self._rows, self._given, self._box = view, rows, given, box
+        # Libraries ask a model's parameters which device it is on.
+        self.placed = nn.Parameter(torch.zeros((), device=given.device), requires_grad=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [b, K] of `x` [b, ...]."""
+        x = x.to(self._given.dtype)
+        rows = self._rows
+        if len(x) != len(rows):
+            rows = rows[torch.cdist(x.detach().flatten(1), self._given.flatten(1)).argmin(1)]
+        low, high = self._box
+        return self._view.logits(low + x * (high - low), rows)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a library is asked to do.
+
+    Attributes:
+        x: Inputs [b, ...] in the unit box.
+        y: Their classes [b].
+        target: The class that they shall be taken for; None if any but `y` will do.
+        eps: The radius, in units of the unit box.
+        p: Of which norm, 0, 1, 2 or infinity.
+        classes: How many there are.
+    """
+
+    x: Tensor
+    y: Tensor
+    target: int | None
+    eps: float
+    p: float
+    classes: int
+
+    @property
+    def labels(self) -> Tensor:
+        """The target [b] where there is one, else `y`: how most libraries are told the goal."""
+        return self.y if self.target is None else torch.full_like(self.y, self.target)
+
+
+@dataclass(frozen=True)
+class Borrowed(Strategy):
+    """An attack of another library, refereed and metered like our own.
+
+    The radius comes from the action space and the goal from the cost, never from the options. The
+    library plays in the unit box, whatever the data's: its step sizes are shares of the box.
+
+    Metering: every pass and gradient the library makes is counted in total. One example at a time
+    (`together=1`), each one's share is exact, its random numbers are its own, and no other example
+    can touch its result; more at a time is faster and gives that up, see `Facade`. One more query
+    an example asks what the output is answered. The library sees the white box, though it may ask
+    for labels only.
+
+    Refereeing: an output beyond the space by rounding (`ROUNDING`) is projected, one further out is
+    an `IllegalMove`. The given input is played where the library gave NaN or an answer that is
+    NaN, where an attack that was told no eps stays outside the ball, and where the goal cannot be
+    had (the example is of the target's class).
+
+    Attributes:
+        attack: The class of the attack, with its module.
+        options: The keyword options it is made with, in that library's words.
+        together: Examples that it is handed at once, at most the turn's `batch_size`.
+    """
+
+    attack: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    together: Count = 1
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+
+    @abstractmethod
+    def made(self, model: nn.Module, job: Job) -> Any:
+        """The library's attack on `model`.
+
+        Raises:
+            ValueError: If it cannot serve the job's geometry or goal.
+        """
+
+    @abstractmethod
+    def run(self, attack: Any, model: nn.Module, job: Job) -> Tensor:
+        """What the attack returns for the job, [b, ...]."""
+
+    @abstractmethod
+    def told(self, attack: Any) -> bool:
+        """Whether the attack was told eps, and so promises to stay within it."""
+
+    def check(self, player: Player) -> None:
+        """Makes the attack once, on nothing.
+
+        Raises:
+            ValueError: If the library is absent, has no such attack, or that attack does not fit
+                the options, the space or the cost.
+        """
+        space, target = _space(player, self.attack), _target(player.cost, self.attack)
+        if taken := {"eps", "targeted"} & set(self.options):
+            raise ValueError(
+                f"{self.attack} is given {', '.join(sorted(taken))} in its options; "
+                "set attacker.actions.eps and attacker/cost instead"
+            )
+        x = torch.zeros(1, 1, 8, 8)
+        y = torch.zeros(1, dtype=torch.int64)
+        with _secluded(x, seed=0):
+            try:
+                self.made(nn.Linear(8, 10), Job(x, y, target, _unit(space), NORMS[type(space)], 10))
+            except TypeError as error:
+                raise ValueError(f"{self.attack} cannot be made: {error}") from None
+
+    def respond(self, turn: Turn) -> Tensor:
+        """What the library plays, [B, ...].
+
+        Raises:
+            IllegalMove: If an output is outside the space by more than rounding.
+        """
+
+        def attack(rows: Tensor) -> Tensor:
+            few = [rows[at : at + self.together] for at in range(0, len(rows), self.together)]
+            return torch.cat([self._played(turn, rows) for rows in few])
+
+        return turn.each_batch(attack)
+
+    def _played(self, turn: Turn, rows: Tensor) -> Tensor:
+        """What is played for `rows`: the library's outputs where the goal can be had at all."""
+        played, target = turn.data.x[rows].clone(), _target(turn.player.cost, self.attack)
+        able = turn.data.y[rows] != (-1 if target is None else target)
+        if bool(able.any()):
+            played[able] = self._judged(turn, rows[able], target)
+        return played
+
+    def _judged(self, turn: Turn, rows: Tensor, target: int | None) -> Tensor:
+        """The library's outputs for `rows`, or the given inputs where they are no move."""
+        given, view = turn.data[rows], turn.see("defender", WhiteBox)
+        space = _space(turn.player, self.attack)
+        low, high = space.box
+        unit = (given.x - low) / (high - low)
+        model = Facade(view, rows, unit, space.box)
+        job = Job(unit.clone(), given.y, target, _unit(space), NORMS[type(space)], given.classes)
+        with _secluded(unit, seed=int(turn.keys[rows[0]])):
+            attack = self.made(model, job)
+            x = self.run(attack, model, job).detach().to(unit)
+        if x.shape != unit.shape:
+            raise IllegalMove(f"{self.attack} gave {list(x.shape)} for {list(unit.shape)}")
+        x = low + x * (high - low)
+        legal = space.project(given.x, x)
+        lost = ~x.flatten(1).isfinite().all(1)
+        beyond = (x - legal).abs().flatten(1).amax(1) > ROUNDING * (high - low)
+        if not self.told(attack):
+            lost |= beyond
+        elif (i := first(beyond & ~lost)) is not None:
+            why = space.explain(given.x[i : i + 1], x[i : i + 1])
+            raise IllegalMove(
+                f"{self.attack} left {space} with input {int(rows[i])} of its turn: {why}"
+            )
+        x = torch.where(_like(lost, x), given.x, legal)
+        with torch.no_grad():
+            answered = decide(view.logits(x, rows), given.classes)
+        return torch.where(_like(answered == INVALID, x), given.x, x)
+
+
+def options_of(make: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the `wanted` options that a class takes."""
+    known = inspect.signature(make).parameters
+    return {name: value for name, value in wanted.items() if name in known}
+
+
+def load(path: str, library: str) -> Any:
+    """The class named by `path`, of a library that is an extra.
+
+    Raises:
+        ValueError: If the library is not installed, or has no such class.
+    """
+    module, _, name = path.rpartition(".")
+    if module.split(".")[0] != library:
+        raise ValueError(f"attack={path} is no class of {library}; write {library}....")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of their imports
+            importlib.import_module(library)
+            return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != library:
+            raise ValueError(f"attack={path} cannot be loaded: {error}") from None
+        raise ValueError(
+            f"attack={path} needs the library {library}, which is not installed\n"
+            "pip install 'arena[peers]'"
+        ) from None
+    except AttributeError:
+        raise ValueError(f"attack={path}: {module} has no {name}") from None
+
+
+@contextmanager
+def _secluded(x: Tensor, seed: int) -> Iterator[None]:
+    """Seeds the global generators that libraries read, and gives them back as they were."""
+    kept = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng([x.device] if x.is_cuda else [], device_type="cuda"):
+        torch.default_generator.manual_seed(seed)
+        if x.is_cuda:
+            with torch.cuda.device(x.device):
+                torch.cuda.manual_seed(seed)
+        np.random.seed(seed % (1 << 32))
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(kept[0])
+            random.setstate(kept[1])
+
+
+def _space(player: Player, attack: str) -> Lp:
+    space = player.actions
+    if type(space) not in NORMS:
+        raise ValueError(f"{attack} plays in norm balls, not {space}; use actions=linf, l2 or l1")
+    assert isinstance(space, Lp)
+    return space
+
+
+def _target(cost: Cost, attack: str) -> int | None:
+    """The class wanted; None if any other than the truth will do."""
+    if isinstance(cost, Targeted):
+        return cost.target
+    if isinstance(cost, Negation) and isinstance(cost.of, ErrorRate):
+        return None
+    raise ValueError(
+        f"{attack} can aim at errors or at one class, not at cost={cost}; "
+        "use cost=negation of error_rate, or targeted"
+    )
+
+
+def _unit(space: Lp) -> float:
+    """The radius in the unit box; L0's is a number of features in any."""
+    return space.eps if isinstance(space, L0) else space.eps / (space.box[1] - space.box[0])
+
+
+def _like(flags: Tensor, x: Tensor) -> Tensor:
+    """Flags [B] in the shape that picks rows of `x` [B, ...]."""
+    return flags.reshape(-1, *(1,) * (x.ndim - 1))

@@ -1,0 +1,105 @@
+"""Ours finds at least what theirs finds: same model, same inputs, same eps, same steps."""
+
+import pytest
+from referee import distances, ours, robust
+from references import MINIMUM, WITHIN, called, installed
+
+from arena.actions.lp import L2, Linf
+from arena.attacks.pgd import PGD
+from arena.attacks.square import Square
+
+PGD_40 = PGD(steps=40, step=0.1)
+SQUARE_500 = Square(steps=499)  # and one query for the given input: 500
+
+# A pair a line: ours, the names of theirs, the space, the number of test images.
+BALLS = [
+    (PGD_40, ("torchattacks:pgd-linf", "foolbox:pgd-linf"), Linf(0.2), 200),
+    (PGD_40, ("torchattacks:pgd-l2", "foolbox:pgd-l2"), L2(2.0), 200),
+    (SQUARE_500, ("pyautoattack:square-linf", "torchattacks:square-linf"), Linf(0.2), 200),
+]
+# The same for minimum norms, where the space's eps is what ours may use: infinity.
+NORMS = []
+
+MODELS = ("plain", "hardened", "wong_kolter")
+"""Functions of `models`."""
+
+
+def pairs(table):
+    """A test for each reference of each line."""
+    return [
+        pytest.param(
+            strategy,
+            theirs,
+            space,
+            n,
+            id=f"{type(strategy).__name__}-{theirs}",
+            marks=pytest.mark.skipif(not installed(theirs), reason=f"{theirs} is not installed"),
+        )
+        for strategy, names, space, n in table
+        for theirs in names
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(model_named, digits):
+    """What a strategy of ours leaves robust, once for all that it is compared with."""
+    kept = {}
+
+    def play(name, strategy, space, n):
+        key = (name, repr(strategy), space, n)
+        if key not in kept:
+            data = digits[1][:n]
+            kept[key] = ours(strategy, model_named(name), data, space)
+        return kept[key]
+
+    return play
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("strategy", "theirs", "space", "n"), pairs(BALLS))
+def test_robust_accuracy_is_no_higher(name, strategy, theirs, space, n, found, model_named, digits):
+    """At most theirs + 0.5 points."""
+    model, data = model_named(name), digits[1][:n]
+    mine = robust(model, data, found(name, strategy, space, n), space)
+    x = called(WITHIN[theirs], 0, model.module, data.x, data.y, space.eps)
+    reached = robust(model, data, x, space)
+    print(f"{name}: ours {mine:.4f}, {theirs} {reached:.4f}")
+    assert mine <= reached + 0.005
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("strategy", "theirs", "space", "n"), pairs(NORMS))
+def test_norms_and_failures_are_no_larger(
+    name, strategy, theirs, space, n, found, model_named, digits
+):
+    """Median norm and failure rate at most theirs."""
+    model, data = model_named(name), digits[1][:n]
+    mine = distances(model, data, found(name, strategy, space, n), space)
+    x = called(MINIMUM[theirs], 0, model.module, data.x, data.y)
+    reached = distances(model, data, x, space)
+    for who, size in (("ours", mine), (theirs, reached)):
+        failed = float(size.isinf().double().mean())
+        print(f"{name}: {who} median {float(size.median()):.4f}, failed {failed:.3f}")
+    assert mine.isinf().sum() <= reached.isinf().sum()
+    assert mine.median() <= reached.median()
+
+
+# Minutes: nine targets, four attacks after each other, a line search of ten passes a step.
+LONG = ("fab-t", "standard", "art:cw", "art:ead")
+
+
+@pytest.mark.parametrize("theirs", [*WITHIN, *MINIMUM])
+def test_every_reference_runs(theirs, model_named, digits):
+    """On ten images: its output is of the inputs' shape, and not all of it is the input."""
+    if not installed(theirs):
+        pytest.skip(f"{theirs} is not installed")
+    if any(part in theirs for part in LONG):
+        pytest.skip("minutes")
+    model, data = model_named("plain"), digits[1][:10]
+    if theirs in WITHIN:
+        eps = {"linf": 0.2, "l2": 2.0, "l1": 20.0}[theirs.rpartition("-")[2]]
+        x = called(WITHIN[theirs], 0, model.module, data.x, data.y, eps)
+    else:
+        x = called(MINIMUM[theirs], 0, model.module, data.x, data.y)
+    assert x.shape == data.x.shape
+    assert (x != data.x).any()
