@@ -19,6 +19,7 @@ from arena.core import decide
 from arena.costs import CostMatrix, ErrorRate, Negation, Refusal, Targeted
 from arena.learners.networks import MLP
 
+
 class Steady(nn.Module):
     """A small net whose answer to an input is the same to the bit, whatever stands beside it.
 
