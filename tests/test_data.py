@@ -1,22 +1,18 @@
 """Where data come from, and what is said when they are not sound."""
 
 import gzip
-import os
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from published import MNIST_FOLDER as FOLDER
 
 from arena.core import Labelled, first
 from arena.data.digits import Digits
 from arena.data.mnist import MNIST, read_idx
 
-FOLDER = Path(
-    os.environ.get("ARENA_MNIST", Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist")
-)
 mnist = [
     pytest.mark.mnist,
     pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no folder {FOLDER}; set ARENA_MNIST"),

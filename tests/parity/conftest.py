@@ -3,7 +3,7 @@
 import models
 import pytest
 import torch
-from models import MNIST_FOLDER
+from published import MNIST_FOLDER
 
 from arena.data.mnist import MNIST
 

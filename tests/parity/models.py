@@ -1,11 +1,6 @@
 """What is attacked: two networks trained here, and a published one if it is there."""
 
-import os
-from pathlib import Path
-
-import pytest
-import torch
-from torch import nn
+import published
 
 from arena.actions.lp import Linf
 from arena.attacks.pgd import PGD
@@ -13,12 +8,7 @@ from arena.core import Task
 from arena.costs import ErrorRate, Negation
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import CNN
-
-MNIST_FOLDER = Path(
-    os.environ.get("ARENA_MNIST", Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist")
-)
 
 
 def plain(train):
@@ -36,11 +26,4 @@ def hardened(train):
 
 def wong_kolter(train):
     """The certified network of Wong & Kolter (1711.00851), as published, beside the data."""
-    path = MNIST_FOLDER.parent / "models" / "wk_mnist.pth"
-    if not path.is_file():
-        pytest.skip(f"no file {path}")
-    convolutions = [nn.Conv2d(1, 16, 4, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 4, 2, 1), nn.ReLU()]
-    head = [nn.Flatten(), nn.Linear(1568, 100), nn.ReLU(), nn.Linear(100, 10)]
-    module = nn.Sequential(*convolutions, *head)
-    module.load_state_dict(torch.load(path, "cpu", weights_only=True))
-    return ModuleClassifier(module, 10)
+    return published.wong_kolter()

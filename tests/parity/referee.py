@@ -11,14 +11,24 @@ from arena.knowledge import Knowledge, Ledger, WhiteBox
 ROUNDING = 1e-6
 
 
-def ours(strategy, model, data, space, seed=0):
-    """What a strategy of ours plays against a model as a white box; it must be legal."""
+def turn_of(strategy, model, data, space):
+    """The turn of an attacker who moves last, against a model as a white box."""
     player = attacker(strategy, Knowledge.white_box(), space)
     strategy.check(player)
     view = WhiteBox("defender", player.knowledge, {}, model, Ledger(len(data), None))
-    turn = Turn(player, 0, data, None, None, seed, len(data), lambda opponent, kind: view)
-    x = strategy.respond(turn)
+    return Turn(player, 0, data, None, None, 0, len(data), lambda opponent, kind: view, True)
+
+
+def ours(strategy, model, data, space):
+    """What a strategy of ours plays; it must be legal."""
+    x = strategy.respond(turn_of(strategy, model, data, space))
     assert space.contains(data.x, x).all()
+    return x
+
+
+def nearest(strategy, model, data, space):
+    """The nearest mistakes that a strategy of ours finds, however far; in the box."""
+    x, _ = strategy.nearest(turn_of(strategy, model, data, space))
     return x
 
 

@@ -1,23 +1,41 @@
 """Ours finds at least what theirs finds: same model, same inputs, same eps, same steps."""
 
 import pytest
-from referee import distances, ours, robust
+from referee import distances, nearest, ours, robust
 from references import MINIMUM, WITHIN, called, installed
 
-from arena.actions.lp import L2, Linf
+from arena.actions.lp import L1, L2, Linf
+from arena.attacks.apgd import APGD
+from arena.attacks.apgd_l1 import APGDL1
+from arena.attacks.fab import FAB
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
+from arena.attacks.worst_case import WorstCase
 
 PGD_40 = PGD(steps=40, step=0.1)
+APGD_T = APGD(100, objective="dlr", targets=9)
 SQUARE_500 = Square(steps=499)  # and one query for the given input: 500
+# The parts of AutoAttack, as in conf/attacker/strategy/autoattack.yaml.
+AUTOATTACK = WorstCase((APGD(100), APGD_T, FAB(100), Square(5000)))
 
 # A pair a line: ours, the names of theirs, the space, the number of test images.
 BALLS = [
     (PGD_40, ("torchattacks:pgd-linf", "foolbox:pgd-linf"), Linf(0.2), 200),
     (PGD_40, ("torchattacks:pgd-l2", "foolbox:pgd-l2"), L2(2.0), 200),
+    (APGD(100), ("pyautoattack:apgd-ce-linf", "torchattacks:apgd-ce-linf"), Linf(0.2), 200),
+    (APGD(100), ("pyautoattack:apgd-ce-l2",), L2(2.0), 200),
+    (APGDL1(100, restarts=5), ("pyautoattack:apgd-ce-l1",), L1(12.0), 200),
+    (APGD_T, ("pyautoattack:apgd-t-linf",), Linf(0.2), 200),
+    (APGD_T, ("pyautoattack:apgd-t-l2",), L2(2.0), 200),
+    (FAB(100), ("pyautoattack:fab-linf", "pyautoattack:fab-t-linf"), Linf(0.2), 200),
+    (FAB(100), ("pyautoattack:fab-l2",), L2(2.0), 200),
+    (FAB(100), ("pyautoattack:fab-l1",), L1(12.0), 200),
     (SQUARE_500, ("pyautoattack:square-linf", "torchattacks:square-linf"), Linf(0.2), 200),
+    (SQUARE_500, ("pyautoattack:square-l2",), L2(2.0), 200),
+    (SQUARE_500, ("pyautoattack:square-l1",), L1(12.0), 200),
+    (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 100),
 ]
-# The same for minimum norms, where the space's eps is what ours may use: infinity.
+# The same for minimum norms: a space of radius 0, so that ours does not end within it.
 NORMS = []
 
 MODELS = ("plain", "hardened", "wong_kolter")
@@ -49,7 +67,8 @@ def found(model_named, digits):
         key = (name, repr(strategy), space, n)
         if key not in kept:
             data = digits[1][:n]
-            kept[key] = ours(strategy, model_named(name), data, space)
+            play_ = nearest if space.eps == 0 else ours
+            kept[key] = play_(strategy, model_named(name), data, space)
         return kept[key]
 
     return play
