@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test parity check bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/arena study=who_moves_first
 
 test: $(VENV)/.installed check
 	$(BIN)/python -m pytest
+
+# What takes minutes: published models, and the reference libraries beside ours.
+parity: $(VENV)/.peers
+	$(BIN)/python -m pytest -m "slow or peers"
+	$(BIN)/python -m pytest tests/test_borrowed.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -22,6 +27,12 @@ bench: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# adv-lib declares a plotter that does not install; the attacks that are compared do not use it.
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps adv-lib==0.2.8
 	@touch $@
 
 clean:

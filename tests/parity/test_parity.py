@@ -83,7 +83,7 @@ def test_robust_accuracy_is_no_higher(name, strategy, theirs, space, n, found, m
     x = called(WITHIN[theirs], 0, model.module, data.x, data.y, space.eps)
     reached = robust(model, data, x, space)
     print(f"{name}: ours {mine:.4f}, {theirs} {reached:.4f}")
-    assert mine <= reached + 0.005
+    assert mine <= reached + 0.005 + 1e-9  # half a point, whatever its last bit
 
 
 @pytest.mark.parametrize("name", MODELS)
