@@ -22,7 +22,7 @@ TINY = ["learner=linear", "defender.strategy.recipe.epochs=1", "game.examples=20
 MISTAKES = [
     # Names, with their near matches.
     (["attacker/strategy=pdg"], r"attacker/strategy has no option pdg; did you mean pgd\?"),
-    (["learner=transformer"], r"learner has no option transformer; there is cnn, linear, mlp"),
+    (["learner=transformer"], r"learner has no option transformer; there is .*cnn, linear, mlp"),
     (["experiment=x"], r"experiment has no option x; there is "),
     (["atacker/strategy=pgd"], r"no option atacker/strategy; did you mean attacker/strategy"),
     (["studdy=match"], r"no option studdy; did you mean study\?"),

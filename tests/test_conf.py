@@ -30,6 +30,7 @@ COMPANIONS = (
         "attacker/actions/pool": ["threat=replay"],
         "attacker/actions/l0": ["threat=linf_white"],
         "attacker/strategy/square": ["threat=linf_score"],
+        "attacker/strategy/apgd_l1": ["attacker/actions=l1"],
         "attacker/strategy/nes": ["threat=linf_score"],
         "attacker/strategy/spsa": ["threat=linf_score"],
         "attacker/strategy/simba": ["threat=linf_score"],

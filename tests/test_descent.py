@@ -62,7 +62,7 @@ DESCENTS = [
 @pytest.mark.parametrize("closing", [True, False])
 @pytest.mark.parametrize("strategy", DESCENTS, ids=lambda s: type(s).__name__)
 def test_nothing_depends_on_how_many_walk_together(strategy, closing):
-    data = four()
+    data = four(30)
     found = [play(strategy, SPACE, NET, data, closing=closing, rows=n) for n in (64, 13, 1)]
     for moved, ledger in found[1:]:
         assert torch.equal(moved, found[0][0])
