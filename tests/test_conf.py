@@ -1,6 +1,7 @@
 """Every yaml composes, says what each option means, and plays a small match."""
 
 import ast
+import itertools
 import re
 import struct
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 
 from arena import __main__ as shell
 from arena import schema
-from arena.arena import Arena
+from arena.arena import Arena, Unplayable
 
 CONF = Path(__file__).parent.parent / "conf"
 YAMLS = sorted(path.relative_to(CONF) for path in CONF.rglob("*.yaml"))
@@ -24,20 +25,14 @@ SMALL = [
     "learner=linear",
     "defender.strategy.recipe.epochs=2",
 ]
-# What an option needs beside it to be playable.
+# What an attacker's strategy may need beside it: it plays in the first pair that lets it.
+THREATS = ("linf_white", "linf_score", "linf_label")
+BALLS = ("linf", "l2", "l1", "l0")
+# What other options need beside them to be playable.
 COMPANIONS = (
     {
         "attacker/actions/pool": ["threat=replay"],
         "attacker/actions/l0": ["threat=linf_white"],
-        "attacker/strategy/square": ["threat=linf_score"],
-        "attacker/strategy/apgd_l1": ["attacker/actions=l1"],
-        "attacker/strategy/nes": ["threat=linf_score"],
-        "attacker/strategy/spsa": ["threat=linf_score"],
-        "attacker/strategy/simba": ["threat=linf_score"],
-        "attacker/strategy/sparse_rs": ["threat=linf_score", "attacker/actions=l0"],
-        "attacker/strategy/hopskipjump": ["threat=linf_label"],
-        "attacker/strategy/sign_opt": ["threat=linf_label"],
-        "attacker/strategy/boundary": ["threat=linf_label", "attacker/actions=l2"],
         "attacker/strategy/replay": ["threat=replay"],
         "attacker/knowledge/gray_box": ["threat=gray"],
         "attacker/knowledge/scores": ["threat=linf_score"],
@@ -121,6 +116,32 @@ def test_every_option_has_a_comment_and_every_field_an_option(path):
     assert set(declared) == set(config) - {"_target_"}, "an option is missing, or unknown"
 
 
+def match(overrides):
+    """The match of a configuration, and that configuration."""
+    config = composed(overrides)
+    schema.check(config)
+    made = {key: schema.build(config[key]) for key in ("game", "order", "attacker", "defender")}
+    players = {name: made[name] for name in ("attacker", "defender")}
+    extras = {module for player in players.values() for module in player.strategy.requires}
+    if absent := sorted(module for module in extras if find_spec(module) is None):
+        pytest.skip(f"composed, not played: {', '.join(absent)} is not installed")
+    return Arena(made["game"], players, made["order"], seed=1), config
+
+
+def unrefused(option):
+    """The match that plays an option; an attacker's strategy in whatever threat lets it play."""
+    if not option.startswith("attacker/strategy/") or option in COMPANIONS:
+        return match(small(option))
+    refusals = []
+    for threat, ball in itertools.product(THREATS, BALLS):
+        beside = [f"threat={threat}", f"attacker/actions={ball}"]
+        try:
+            return match([*beside, *small(option)])
+        except Unplayable as refusal:
+            refusals.append(str(refusal))
+    pytest.fail("refused everywhere: " + "\n".join(refusals))
+
+
 OPTIONS = [str(path.with_suffix("")) for path in YAMLS if path.parent != Path()]
 
 
@@ -128,14 +149,7 @@ OPTIONS = [str(path.with_suffix("")) for path in YAMLS if path.parent != Path()]
 def test_every_option_plays(option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_idx(tmp_path / "idx")
-    config = composed(small(option))
-    schema.check(config)
-    made = {key: schema.build(config[key]) for key in ("game", "order", "attacker", "defender")}
-    players = {name: made[name] for name in ("attacker", "defender")}
-    extras = {module for player in players.values() for module in player.strategy.requires}
-    if absent := sorted(module for module in extras if find_spec(module) is None):
-        pytest.skip(f"composed, not played: {', '.join(absent)} is not installed")
-    arena = Arena(made["game"], players, made["order"], seed=1)
+    arena, config = unrefused(option)
     (record,) = arena.play(1)
     assert set(record.payoffs) == {"attacker", "defender"}
     n = 1 if config["game"]["_target_"].endswith("MatrixGame") else config["game"]["examples"] // 2
