@@ -27,8 +27,8 @@ class CarliniWagner(MinimumNorm):
 
     Differs from the paper in the stretch. Theirs is from [-1, 1], where a value at an end of the
     box has an infinite w and no slope: it never moves, and black is most of a digit. Here the ends
-    are finite, with three quarters of the middle's slope; beyond them x is cut to the box and the
-    slope kept, so that a value may come back. And Adam's step falls linearly within each search,
+    are finite, with three quarters of the middle's slope; beyond them x is cut to the box and keeps
+    that slope, so that a value may come back. And Adam's step falls linearly within each search,
     since a steady one leaps to and fro over the margin's zero.
     `steps` gradients and `steps + 1` passes in all.
 
@@ -65,8 +65,8 @@ class CarliniWagner(MinimumNorm):
         """A step of Adam, or the start of the next search."""
         inner = -(-self.steps // self.searches)
         walks.own["won"] |= loss < 0
-        slope = 2 * (walks.x - walks.given)
-        slope += gradient * walks.wide(walks.own["c"] * (loss > 0))
+        slope = (walks.x - walks.given).mul_(2)
+        slope.addcmul_(gradient, walks.wide(walks.own["c"] * (loss > 0)))
         moved = descended(search, walks, slope, self.lr * (1 - walks.t % inner / inner))
         over = tradeoff.close_search(walks, inner)
         return restarted(search, walks, over, walks.given, moved) if bool(over.any()) else moved
@@ -101,11 +101,11 @@ def descended(search: Search, walks: Walks, slope: Tensor, lr: float | Tensor) -
     """
     own = walks.own
     own["count"] = count = own["count"] + 1
-    slope = slope * (1 - own["w"].tanh().square_())
+    slope = slope * (1 - tanh_of(walks.x, search.space.box).square_())
     mean = own["mean"].lerp_(slope, 1 - _DECAY)
     square = own["square"].mul_(_DECAY_SQUARES).addcmul_(slope, slope, value=1 - _DECAY_SQUARES)
     step = lr * (1 - _DECAY_SQUARES**count).sqrt() / (1 - _DECAY**count)
-    own["w"] -= mean.div(square.sqrt().add_(1e-8)).mul_(walks.wide(step))
+    own["w"].addcdiv_(mean * walks.wide(-step), square.sqrt().add_(1e-8))
     return place(own["w"], search.space.box)
 
 
@@ -118,7 +118,12 @@ def place(w: Tensor, box: tuple[float, float]) -> Tensor:
 
 def variable(x: Tensor, box: tuple[float, float]) -> Tensor:
     """The variables w of inputs x."""
+    # In float32 the last bit of atanh depends on where in a batch a value stands.
+    return tanh_of(x.double(), box).atanh().to(x.dtype)
+
+
+def tanh_of(x: Tensor, box: tuple[float, float]) -> Tensor:
+    """The tanh [-0.5, 0.5] whose stretch inputs x are."""
     low, high = box
     middle, half = (low + high) / 2, (high - low) / 2
-    # In float32 the last bit of atanh depends on where in a batch a value stands.
-    return ((x.double() - middle) * (_END / half)).atanh().to(x.dtype)
+    return (x - middle).mul_(_END / half)
