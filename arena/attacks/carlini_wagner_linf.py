@@ -23,22 +23,23 @@ class CarliniWagnerLinf(MinimumNorm):
     Minimises sum max(|x - x0| - tau, 0) + c * max(margin, 0) with Adam over w as `CarliniWagner`.
     At a nearer mistake tau becomes 0.9 times its size, and the descent goes on from there.
 
-    Differs from the paper, which ends when it fails. Here, after `patience` steps without a nearer
-    mistake, c is doubled and the factor becomes its root: the harder it gets, the less is asked.
-    Nor is each tau's problem solved to the end: tau falls at the step that finds the mistake.
-    Adam's step is a share of what tau was last lowered by, so that any size can be resolved.
+    Differs from the paper, which doubles c when it fails, and in the end gives up. Here c is
+    doubled until there is a first mistake. Later, after `patience` steps without a nearer one, the
+    factor becomes its root: the harder it gets, the less is asked. Nor is each tau's problem solved
+    to the end: tau falls at the step that finds the mistake. Adam's step is a share of what tau was
+    last lowered by, so that any size can be resolved.
     `steps` gradients and `steps + 1` passes in all.
 
     Attributes:
-        patience: Steps without a nearer mistake after which less is asked.
+        patience: Steps without a nearer mistake after which c or the factor changes.
         weight: The first c.
         lr: Adam's step size over w, as a share of what the last lowering took off, in boxes.
     """
 
     steps: Count = 500
-    patience: Count = 20
+    patience: Count = 50
     weight: Positive = 1.0
-    lr: Positive = 0.3
+    lr: Positive = 1.0
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the space is not L-inf, or the cost has no surrogate."""
@@ -74,8 +75,9 @@ class CarliniWagnerLinf(MinimumNorm):
         own["idle"] = torch.where(nearer, 0, own["idle"] + 1)
         tired = own["idle"] >= self.patience
         own["idle"] = own["idle"].masked_fill(tired, 0)
-        own["c"] = torch.where(tired, 2 * own["c"], own["c"])
-        own["factor"] = torch.where(tired, own["factor"].sqrt(), own["factor"])
+        lost = own["least"].isinf()
+        own["c"] = torch.where(tired & lost, 2 * own["c"], own["c"])
+        own["factor"] = torch.where(tired & ~lost, own["factor"].sqrt(), own["factor"])
         low, high = search.space.box
         share = (own["least"] / (high - low)).clamp(max=1)
         tau = share * own["factor"] * (high - low)
