@@ -1,0 +1,101 @@
+"""Carlini & Wagner for L0: the features that matter least to an L2 attack are given up in turn."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import L0
+from arena.attacks.carlini_wagner import descended, open_descent, restarted
+from arena.attacks.descent import Search, Walks
+from arena.attacks.losses import margin
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, Positive, Share
+
+
+@dataclass(frozen=True)
+class CarliniWagnerL0(MinimumNorm):
+    """Carlini & Wagner 2017 (1608.04644), section VI.B: their L0 attack; for L0 spaces.
+
+    Rounds of `CarliniWagner` over the features that are still free. After each, those with the
+    smallest |gradient of the margin * change| at the last mistake are given up: they keep their
+    given value. The next round starts from that mistake, without them.
+
+    Differs from the paper, which gives up one feature a round and ends when it fails. Here a share
+    of those that changed go at once, and those that did not change with them. After a round without
+    a mistake half that share (at least one feature) is taken off the last mistake's, and c doubles;
+    else c stays, as how long the changes are is of no interest.
+    `steps` gradients and `steps + 1` passes in all.
+
+    Attributes:
+        rounds: How many, of `steps / rounds` steps each.
+        weight: The first c.
+        lr: Adam's step size, in units of w.
+        share: Of the changed features, how many are given up at once to begin with.
+    """
+
+    steps: Count = 500
+    rounds: Count = 25
+    weight: Positive = 1.0
+    lr: Positive = 0.1
+    share: Share = 0.3
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is not L0, or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, L0):
+            raise ValueError(
+                f"CarliniWagnerL0 counts features, not as {player.actions}; use actions=l0"
+            )
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input, with every feature free."""
+        open_descent(search, walks)
+        none = torch.zeros_like(walks.t, dtype=walks.x.dtype)
+        walks.own |= {
+            "c": none + self.weight,
+            "share": none + self.share,
+            "free": torch.ones_like(walks.x, dtype=torch.bool),
+            "won": torch.zeros_like(walks.t, dtype=torch.bool),
+            "solved": torch.zeros_like(walks.t, dtype=torch.bool),
+            "mistake": walks.x,
+            "slope": torch.zeros_like(walks.x),
+        }
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The margin, whose gradient is wanted at mistakes too."""
+        return margin(logits, search.wins(walks.y))
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """A step of Adam with the free features, or the start of the next round."""
+        own = walks.own
+        won = walks.wide(loss < 0)
+        own["won"] = own["won"] | (loss < 0)
+        own["mistake"] = torch.where(won, walks.x, own["mistake"])
+        own["slope"] = torch.where(won, gradient, own["slope"])
+        pull = 2 * (walks.x - walks.given)
+        slope = (pull + walks.wide(own["c"] * (loss > 0)) * gradient) * own["free"]
+        moved = torch.where(own["free"], descended(search, walks, slope, self.lr), walks.given)
+        over = (walks.t + 1) % max(self.steps // self.rounds, 1) == 0
+        if not bool(over.any()):
+            return moved
+        lost = over & ~own["won"]
+        own["solved"] = own["solved"] | own["won"]
+        own["c"] = torch.where(lost, 2 * own["c"], own["c"])
+        own["share"] = torch.where(lost & own["solved"], own["share"] / 2, own["share"])
+        own["won"] = own["won"] & ~over
+        again = over & own["solved"]
+        own["free"] = torch.where(walks.wide(again), self._fewer(walks), own["free"])
+        start = torch.where(own["free"], own["mistake"], walks.given)
+        return restarted(search, walks, again, start, moved)
+
+    def _fewer(self, walks: Walks) -> Tensor:
+        """The features that changed in the last mistake, less those that mattered least."""
+        own = walks.own
+        change = (own["mistake"] - walks.given).flatten(1)
+        changed = change != 0
+        score = (own["slope"].flatten(1) * change).abs().masked_fill(~changed, torch.inf)
+        dropped = (own["share"] * changed.sum(1)).floor().clamp(min=1)
+        rank = score.argsort(dim=1, stable=True).argsort(dim=1)
+        return (changed & (rank >= dropped[:, None])).reshape(walks.x.shape)

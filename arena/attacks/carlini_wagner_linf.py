@@ -1,0 +1,86 @@
+"""Carlini & Wagner for L-inf: whatever moves further than a bound is pulled back; it is lowered."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import Linf
+from arena.attacks.carlini_wagner import descended, open_descent
+from arena.attacks.descent import Search, Walks
+from arena.attacks.losses import margin
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, Positive
+
+_FACTOR = 0.9  # what a success lowers the bound to, as a share of the mistake's size
+
+
+@dataclass(frozen=True)
+class CarliniWagnerLinf(MinimumNorm):
+    """Carlini & Wagner 2017 (1608.04644), section VI.C: their L-inf attack; for L-inf spaces.
+
+    Minimises sum max(|x - x0| - tau, 0) + c * max(margin, 0) with Adam over w as `CarliniWagner`.
+    At a nearer mistake tau becomes 0.9 times its size, and the descent goes on from there.
+
+    Differs from the paper, which doubles c when it fails, and in the end gives up. Here c is
+    doubled until there is a first mistake. Later, after `patience` steps without a nearer one, the
+    factor becomes its root: the harder it gets, the less is asked. Nor is each tau's problem solved
+    to the end: tau falls at the step that finds the mistake. Adam's step is a share of what tau was
+    last lowered by, so that any size can be resolved.
+    `steps` gradients and `steps + 1` passes in all.
+
+    Attributes:
+        patience: Steps without a nearer mistake after which c or the factor changes.
+        weight: The first c.
+        lr: Adam's step size over w, as a share of what the last lowering took off, in boxes.
+    """
+
+    steps: Count = 500
+    patience: Count = 50
+    weight: Positive = 1.0
+    lr: Positive = 1.0
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is not L-inf, or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, Linf):
+            raise ValueError(
+                f"CarliniWagnerLinf measures in L-inf, not in {player.actions}; use actions=linf"
+            )
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input, with a bound that holds nothing back."""
+        open_descent(search, walks)
+        none = torch.zeros_like(walks.t, dtype=walks.x.dtype)
+        walks.own |= {
+            "c": none + self.weight,
+            "least": none + torch.inf,
+            "factor": none + _FACTOR,
+            "idle": torch.zeros_like(walks.t),
+        }
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The margin; `advance` cuts it at 0."""
+        return margin(logits, search.wins(walks.y))
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """A step of Adam, under the bound that the last place allows."""
+        own = walks.own
+        change = walks.x - walks.given
+        size = change.abs()
+        farthest = size.flatten(1).amax(1)
+        nearer = (loss < 0) & (farthest < own["least"])
+        own["least"] = torch.where(nearer, farthest, own["least"])
+        own["idle"] = torch.where(nearer, 0, own["idle"] + 1)
+        tired = own["idle"] >= self.patience
+        own["idle"] = own["idle"].masked_fill(tired, 0)
+        lost = own["least"].isinf()
+        own["c"] = torch.where(tired & lost, 2 * own["c"], own["c"])
+        own["factor"] = torch.where(tired & ~lost, own["factor"].sqrt(), own["factor"])
+        low, high = search.space.box
+        share = (own["least"] / (high - low)).clamp(max=1)
+        tau = share * own["factor"] * (high - low)
+        slope = change.sign() * (size > walks.wide(tau))
+        slope += gradient * walks.wide(own["c"] * (loss > 0))
+        return descended(search, walks, slope, self.lr * share * (1 - own["factor"]))

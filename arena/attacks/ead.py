@@ -1,0 +1,94 @@
+"""EAD: Carlini & Wagner's objective under an elastic net, whose mistakes change few features."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import L1
+from arena.attacks import tradeoff
+from arena.attacks.descent import Search, Walks
+from arena.attacks.losses import margin
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, NonNegative, Positive
+
+
+@dataclass(frozen=True)
+class EAD(MinimumNorm):
+    """Chen et al. 2018 (1709.04114), Algorithm 1; for L1 spaces.
+
+    Minimises c * max(margin, 0) + beta * |x - x0|_1 + |x - x0|_2^2 over the box by FISTA: from y, a
+    gradient step on all but the L1 term, then shrinkage by beta towards x0 and into the box give
+    the next x, and y = x + k / (k + 3) * (x - the last x). c is found by binary search, see
+    `tradeoff`. The shrinkage is beta as in the paper, not beta times the step size: what the L1
+    norm weighs in effect is beta over the step size, and rises as that falls.
+
+    Differs from the paper in that y is cut to the box, and in that mistakes are looked for at y,
+    where the gradient is taken, not at x: that saves a pass a step, and both end in one point.
+    `steps` gradients and `steps + 1` passes in all.
+
+    Attributes:
+        searches: Values of c to try, `steps / searches` steps each.
+        weight: The first c.
+        beta: What the L1 norm weighs, and by how much a change shrinks each step.
+        lr: First step size; it falls to 0 with the square root of the steps left.
+        rule: Which of the mistakes is the nearest: that of least L1 norm, or that of least
+            beta * L1 norm + squared L2 norm ("EN"), which then is the size that `nearest` gives.
+    """
+
+    steps: Count = 500
+    searches: Count = 5
+    weight: Positive = 1.0
+    beta: NonNegative = 0.01
+    lr: Positive = 0.01
+    rule: Literal["l1", "en"] = "l1"
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is not L1, or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, L1):
+            raise ValueError(f"EAD measures in L1, not in {player.actions}; use actions=l1")
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input."""
+        tradeoff.open_search(walks, self.weight)
+        walks.own["x"] = walks.x
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The margin; `advance` cuts it at 0 (kappa = 0)."""
+        return margin(logits, search.wins(walks.y))
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """A step of FISTA, or the start of the next search."""
+        own, given = walks.own, walks.given
+        inner = -(-self.steps // self.searches)
+        k = walks.t % inner
+        own["won"] |= loss < 0
+        slope = walks.wide(own["c"] * (loss > 0)) * gradient + 2 * (walks.x - given)
+        length = walks.wide(self.lr * (1 - k / inner).sqrt())
+        change = walks.x - length * slope - given
+        # Soft thresholding: zero below beta, and that much less above it.
+        change = change - change.clamp(-self.beta, self.beta)
+        x = (given + change).clamp(*search.space.box)
+        y = torch.lerp(own["x"], x, walks.wide(1 + k / (k + 3))).clamp(*search.space.box)
+        over = tradeoff.close_search(walks, inner)
+        own["x"] = torch.where(walks.wide(over), given, x)
+        return torch.where(walks.wide(over), given, y)
+
+    def rank(
+        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Mistakes alone, the nearest by the rule first."""
+        mistake, size = super().rank(search, walks, x, cost, loss)
+        if self.rule == "en":
+            size = self.beta * size + (x - walks.given).square().flatten(1).sum(1)
+        return mistake, size
+
+    def done(self, search: Search, rows: Tensor) -> Tensor:
+        """Those with a mistake in the ball."""
+        if self.rule == "l1":
+            return super().done(search, rows)
+        size = search.space.size(search.turn.data.x[rows], search.best.x[rows])
+        return search.best.first[rows].isfinite() & (size <= search.space.eps)

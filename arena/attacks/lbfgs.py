@@ -1,0 +1,151 @@
+"""L-BFGS: the first attack on neural networks, a quasi-Newton descent inside the box."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import L2
+from arena.attacks import tradeoff
+from arena.attacks.descent import Search, Walks
+from arena.attacks.losses import margin
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, Positive
+
+_DECREASE = 1e-4  # Armijo's condition: the share of the promised decrease that must be had
+
+
+@dataclass(frozen=True)
+class LBFGS(MinimumNorm):
+    """Szegedy et al. 2014 (1312.6199), section 4.1; for L2 spaces.
+
+    Minimises |x - x0|^2 + c * surrogate over the box; c is found by binary search. The surrogate is
+    cross-entropy to the target for a targeted cost, as in the paper, -log(1 - p_y) for an error
+    rate. Differs from the paper in that the distance is squared, as in Carlini & Wagner's account
+    of it (1608.04644, section III.A), and in that c weighs the loss and not the distance.
+
+    The minimiser is a projected L-BFGS (Bertsekas 1982, on the recursion of Nocedal 1980): values
+    at an end of the box that the gradient would push out stay there; the others step along minus
+    the inverse Hessian's estimate times the gradient; what leaves the box is cut to it. A step that
+    does not lower the objective enough (Armijo) is shortened, by a parabola through what is known.
+    Every walk is on its own: one may be shortening its step while its neighbors go on.
+    `steps` gradients and `steps + 1` passes in all, tries included.
+
+    Attributes:
+        searches: Values of c to try, `steps / searches` steps each.
+        weight: The first c.
+        memory: Pairs of changes of place and gradient that estimate the Hessian.
+    """
+
+    steps: Count = 200
+    searches: Count = 10
+    weight: Positive = 1.0
+    memory: Count = 5
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is not L2, or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, L2):
+            raise ValueError(
+                f"LBFGS looks for small L2 norms, not in {player.actions}; use actions=l2"
+            )
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input."""
+        tradeoff.open_search(walks, self.weight)
+        flat = walks.x.flatten(1)
+        pairs = flat.new_zeros(len(flat), self.memory, flat.shape[1])
+        walks.own |= {
+            "base": flat,
+            "value": torch.full_like(flat[:, 0], torch.inf),
+            "slope": torch.zeros_like(flat),
+            "direction": torch.zeros_like(flat),
+            "stride": torch.ones_like(flat[:, 0]),
+            "places": pairs,
+            "slopes": pairs.clone(),
+        }
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The surrogate; remembers whether the model is mistaken."""
+        won = margin(logits.detach(), search.wins(walks.y)) < 0
+        walks.own["won"] = walks.own["won"] | won
+        return super().loss(search, walks, logits)
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """On from a place that is good enough, else a shorter step; or the next search."""
+        own, low_high = walks.own, search.space.box
+        x, given = walks.x.flatten(1), walks.given.flatten(1)
+        slope = 2 * (x - given) + own["c"][:, None] * gradient.flatten(1)
+        value = (x - given).square().sum(1) + own["c"] * loss
+        promised = (own["slope"] * (x - own["base"])).sum(1)
+        enough = value <= own["value"] + _DECREASE * promised
+        self._accept(walks, enough, x, value, slope, low_high)
+        own["stride"] = torch.where(
+            enough, 1.0, own["stride"] * shortened(own["value"], value, promised)
+        )
+        x = (own["base"] + own["stride"][:, None] * own["direction"]).clamp(*low_high)
+        over = tradeoff.close_search(walks, -(-self.steps // self.searches))
+        own["value"] = torch.where(over, torch.inf, own["value"])
+        return torch.where(over[:, None], given, x).reshape(walks.x.shape)
+
+    def _accept(
+        self,
+        walks: Walks,
+        enough: Tensor,
+        x: Tensor,
+        value: Tensor,
+        slope: Tensor,
+        box: tuple[float, float],
+    ) -> None:
+        """Where the step was good `enough`: `x` is the new base, with a direction from there."""
+        own, wide = walks.own, enough[:, None]
+        fresh = own["value"].isinf()
+        for name, change in (("places", x - own["base"]), ("slopes", slope - own["slope"])):
+            change = change.masked_fill(fresh[:, None], 0.0)
+            past = own[name].masked_fill(fresh[:, None, None], 0.0)
+            shifted = torch.cat([past[:, 1:], change[:, None]], 1)
+            own[name] = torch.where(wide[:, :, None], shifted, past)
+        stuck = ((x <= box[0]) & (slope > 0)) | ((x >= box[1]) & (slope < 0))
+        direction = -inverse_times(own["places"], own["slopes"], slope.masked_fill(stuck, 0.0))
+        direction = direction.masked_fill(stuck, 0.0)
+        own["base"] = torch.where(wide, x, own["base"])
+        own["value"] = torch.where(enough, value, own["value"])
+        own["slope"] = torch.where(wide, slope, own["slope"])
+        own["direction"] = torch.where(wide, direction, own["direction"])
+
+
+def inverse_times(places: Tensor, slopes: Tensor, gradient: Tensor) -> Tensor:
+    """The inverse Hessian's estimate times `gradient` [L, n], by the two loops of Nocedal (1980).
+
+    `places` and `slopes` [L, m, n] are the changes of place and of gradient, the oldest first.
+    Pairs without curvature, such as zeros, count for nothing. Without any, the Hessian is that of
+    the squared distance, 2.
+    """
+    curvature = (places * slopes).sum(2)
+    useful = curvature > 1e-8 * slopes.square().sum(2)
+    rho = torch.where(useful, 1 / curvature, 0.0)
+    scale = torch.full_like(curvature[:, 0], 0.5)
+    shares = []
+    for i in reversed(range(places.shape[1])):
+        share = rho[:, i] * (places[:, i] * gradient).sum(1)
+        gradient = gradient - share[:, None] * slopes[:, i]
+        shares.append(share)
+    for i in range(places.shape[1]):  # the newest useful pair's own curvature is the scale
+        newest = curvature[:, i] / slopes[:, i].square().sum(1)
+        scale = torch.where(useful[:, i], newest, scale)
+    gradient = scale[:, None] * gradient
+    for i, share in enumerate(reversed(shares)):
+        back = share - rho[:, i] * (slopes[:, i] * gradient).sum(1)
+        gradient = gradient + back[:, None] * places[:, i]
+    return gradient
+
+
+def shortened(base: Tensor, value: Tensor, promised: Tensor) -> Tensor:
+    """By how much to shorten a step [L] that led from `base` to `value`, both [L].
+
+    To the minimum of the parabola through both with the slope `promised` at the first, but by a
+    factor of 0.1 to 0.5.
+    """
+    least = -promised / (2 * (value - base - promised))
+    return least.nan_to_num(0.5, 0.5, 0.5).clamp(0.1, 0.5)
