@@ -37,6 +37,8 @@ COMPANIONS = (
         "attacker/strategy/hopskipjump": ["threat=linf_label"],
         "attacker/strategy/sign_opt": ["threat=linf_label"],
         "attacker/strategy/boundary": ["threat=linf_label", "attacker/actions=l2"],
+        "attacker/strategy/ddn": ["threat=l2_white"],
+        "attacker/strategy/sigma_zero": ["threat=linf_white", "attacker/actions=l0"],
         "attacker/strategy/replay": ["threat=replay"],
         "attacker/knowledge/gray_box": ["threat=gray"],
         "attacker/knowledge/scores": ["threat=linf_score"],
