@@ -204,6 +204,13 @@ class Perturbations(ActionSpace):
     def size(self, given: Tensor, output: Tensor) -> Tensor:
         """The size [B] of the displacement, in the units of the space's radius."""
 
+    @abstractmethod
+    def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
+        """The displacement nearest in L2 of at most `size` [B], a radius an example.
+
+        Eps and the box play no part: for a search that has yet to find how far it must go.
+        """
+
 
 @dataclass(frozen=True)
 class Outcome:

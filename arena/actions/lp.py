@@ -145,6 +145,11 @@ class Linf(Lp):
         """The sign of the gradient (the step of FGSM, 1412.6572)."""
         return gradient.sign()
 
+    def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
+        """Each entry cut."""
+        most = _wide(size, displacement)
+        return displacement.clamp(-most, most)
+
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """Uniform over the space: each value over its own interval, as cut by the box.
 
@@ -170,6 +175,12 @@ class L2(Lp):
     def steepest(self, gradient: Tensor) -> Tensor:
         """The gradient over its length, in float64 lest small gradients' squares underflow."""
         return _unit(_rows(gradient).double()).to(gradient.dtype).reshape(gradient.shape)
+
+    def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
+        """Scaled."""
+        length = torch.linalg.vector_norm(_rows(displacement), dim=1)
+        scale = (size / torch.where(length == 0, 1.0, length)).clamp(max=1.0)
+        return displacement * _wide(scale, displacement)
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """Uniform in the ball, then projected onto the box too.
@@ -217,6 +228,17 @@ class L1(Lp):
         place = rows.abs().argmax(dim=1, keepdim=True)
         signs = rows.gather(1, place).sign()
         return torch.zeros_like(rows).scatter(1, place, signs).reshape(gradient.shape)
+
+    def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
+        """All entries lose as much (Duchi et al., ICML 2008, figure 1), those below it vanish."""
+        rows = _rows(displacement)
+        length = rows.abs()
+        largest = length.sort(dim=1, descending=True).values
+        excess = largest.cumsum(1) - size[:, None]
+        count = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+        k = (largest * count > excess).sum(1, keepdim=True).clamp(min=1)
+        level = (excess.gather(1, k - 1) / k).clamp(min=0)
+        return (rows.sign() * (length - level).clamp(min=0)).reshape(displacement.shape)
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """Uniform in the ball, then projected onto the box too.
@@ -278,6 +300,14 @@ class L0(Lp):
         signs = rows.gather(1, places).sign() * ((high - low) / max(self.eps, 1))
         return torch.zeros_like(rows).scatter(1, places, signs).reshape(gradient.shape)
 
+    def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
+        """The largest entries (the first of equals) stay, as many as `size` allows."""
+        rows = _rows(displacement)
+        order = rows.abs().argsort(dim=1, descending=True, stable=True)
+        kept = torch.arange(rows.shape[1], device=rows.device) < size[:, None].floor()
+        kept = torch.zeros_like(kept).scatter(1, order, kept)
+        return torch.where(kept, rows, 0.0).reshape(displacement.shape)
+
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
         """A uniformly random set of eps features, each set to a uniform value in the box."""
         low, high = self._box()
@@ -299,6 +329,11 @@ class L0(Lp):
 def _rows(x: Tensor) -> Tensor:
     """[B, ...] as [B, n]; also where B or the rest is empty, unlike `flatten`."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _wide(values: Tensor, x: Tensor) -> Tensor:
+    """`values` [B] with as many dimensions as `x` [B, ...]."""
+    return values.reshape(-1, *(1,) * (x.dim() - 1))
 
 
 def _change(given: Tensor, output: Tensor) -> Tensor:

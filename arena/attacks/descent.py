@@ -108,6 +108,16 @@ class Descent(Strategy):
         """What to descend, [L]: by default the surrogate of the player's cost."""
         return search.cost.surrogate(logits, walks.y, search.classes)
 
+    def gradient(
+        self, search: "Search", walks: Walks, loss: Tensor, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss [L] and its gradient [L, ...] at `x`, from what `loss` gave.
+
+        For a method that looks at several losses at one place, and then follows one.
+        """
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        return loss, gradient
+
     @abstractmethod
     def advance(self, search: "Search", walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """Where walks go from `x`, given the loss [L] there and its gradient [L, ...].
@@ -251,7 +261,7 @@ class Search:
         self._keep(walks, together, x.detach(), cost, loss.detach(), fit)
         if not moving:
             return loss.detach(), walks.x
-        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        loss, gradient = self.method.gradient(self, walks, loss, x)
         return loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def _judged(self, walks: Walks, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

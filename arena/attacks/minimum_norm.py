@@ -1,10 +1,12 @@
 """What the attacks share that look for the nearest mistake, wherever the ball ends."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from arena.attacks import losses
 from arena.attacks.descent import Descent, Search, Walks
 from arena.core import Turn
 
@@ -31,6 +33,37 @@ class MinimumNorm(Descent):
         """
         search = Search(self, turn)
         return search.run(), search.best.second
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The margin [L] between right answers and mistakes: negative at a mistake."""
+        return self.margin(search, walks, logits)
+
+    def margin(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The largest logit that is no mistake less the largest that is one, [L]; 0 if none is."""
+        return losses.margin(logits, self.mistakes(search, walks.y))
+
+    def mistakes(self, search: Search, y: Tensor) -> Tensor:
+        """Which answers, a refusal's perhaps among them, are mistakes for `y` [L]: [L, width]."""
+        prices = losses.prices(search.cost, y, search.width, search.classes)
+        return prices < search.cost.answered(y, y)[:, None]
+
+    def free(self, search: Search, walks: Walks, gradient: Tensor) -> Tensor:
+        """The gradient [L, ...], 0 where a descent would leave the box at once.
+
+        Such entries make a step shorter than it should be, and the boundary seem nearer: many
+        inputs lie on the sides of the box, and whole walks stand still there.
+        """
+        low, high = search.space.box
+        blocked = ((walks.x <= low) & (gradient > 0)) | ((walks.x >= high) & (gradient < 0))
+        return gradient.masked_fill(blocked, 0.0)
+
+    def steepness(self, search: Search, gradient: Tensor) -> Tensor:
+        """How fast a descent can be: the dual norm [L] of the gradient [L, ...]."""
+        return (gradient * search.space.steepest(gradient)).flatten(1).sum(1)
+
+    def annealed(self, walks: Walks, first: float, last: float) -> Tensor:
+        """Half a cosine over the steps, from `first` at the first to `last` after the last, [L]."""
+        return last + (first - last) * (1 + (walks.t * (math.pi / self.steps)).cos()) / 2
 
     def rank(
         self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor

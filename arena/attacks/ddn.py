@@ -1,0 +1,73 @@
+"""DDN: a walk of fixed direction lengths on a sphere that shrinks at a mistake and else grows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import L2
+from arena.attacks.descent import Search, Walks
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, Positive, Share
+
+
+@dataclass(frozen=True)
+class DDN(MinimumNorm):
+    """Rony et al. 2019 (1811.09600), Algorithm 1: decoupled direction and norm, in L2.
+
+    The direction takes a step of length `step` down the gradient of the cost's surrogate (for the
+    error rate, cross-entropy's), annealed by a cosine; the norm becomes a share `gamma` smaller
+    where the walk stands at a mistake and a share larger elsewhere. `steps` gradients and
+    `steps + 1` passes.
+
+    Differs from the paper: `gamma` is annealed too, as in FMN (2102.12827), so that the norm ends
+    as near to the boundary as the direction; it and `step` begin twice as large, since they end
+    small (the paper: step 1, gamma = last_gamma = 0.05); what would leave the box at once is no
+    part of the gradient; outputs are not rounded to 256 levels; where the gradient is zero the walk
+    keeps its direction.
+
+    Attributes:
+        step: The first step's length; the last's is a hundredth.
+        gamma: By what share the norm changes at the first step.
+        last_gamma: By what share it changes at the last.
+        radius: The first norm.
+    """
+
+    steps: Count = 99
+    step: Positive = 2.0
+    gamma: Share = 0.1
+    last_gamma: Share = 0.001
+    radius: Positive = 1.0
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is no L2 ball or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, L2):
+            raise ValueError(
+                f"DDN walks on Euclidean spheres and cannot serve "
+                f"actions={type(player.actions).__name__}; use actions=l2, or strategy=fmn"
+            )
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input, all with the same norm."""
+        walks.own["radius"] = torch.full_like(walks.x.flatten(1)[:, 0], self.radius)
+        walks.own["margin"] = torch.zeros_like(walks.own["radius"])
+
+    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+        """The surrogate of the cost; the margin says whether it is a mistake already."""
+        walks.own["margin"] = self.margin(search, walks, logits.detach())
+        return search.cost.surrogate(logits, walks.y, search.classes)
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """A step of the direction, then onto the sphere, then into the box."""
+        low, high = search.space.box
+        gradient = self.free(search, walks, gradient)
+        step = walks.wide(self.annealed(walks, self.step, self.step / 100))
+        moved = walks.x - walks.given - step * search.space.steepest(gradient)
+        wrong = walks.own["margin"] < 0
+        gamma = self.annealed(walks, self.gamma, self.last_gamma)
+        walks.own["radius"] = walks.own["radius"] * (1 + torch.where(wrong, -gamma, gamma))
+        length = torch.linalg.vector_norm(moved.flatten(1), dim=1)
+        scale = walks.own["radius"] / torch.where(length == 0, 1.0, length)
+        return (walks.given + walks.wide(scale) * moved).clamp(low, high)

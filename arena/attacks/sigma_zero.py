@@ -1,0 +1,81 @@
+"""sigma-zero: descent on a smooth count of the changed features, the small changes cut off."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from arena.actions.lp import L0
+from arena.attacks.descent import Search, Walks
+from arena.attacks.minimum_norm import MinimumNorm
+from arena.core import Player
+from arena.fields import Count, Positive, Share
+
+_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class SigmaZero(MinimumNorm):
+    """Cina et al. 2024 (2402.01879), Algorithm 1, for L0.
+
+    Descends max(margin, 0) + sum_i d_i^2 / (d_i^2 + sigma) / n over the displacement d of n
+    features (equations 3 to 5): the gradient over its largest entry, a step annealed by a cosine,
+    a cut to the box. Then changes below a threshold become 0. The threshold rises by `adapt` times
+    the step's length where the walk stands at a mistake, and falls as much elsewhere. `steps`
+    gradients and `steps + 1` passes.
+
+    The step is Adam's, as in the authors' code; Algorithm 1 says a plain one.
+
+    Attributes:
+        steps: Steps of the walk; the paper takes 1000 or 100.
+        step: Length of the first (eta_0); the last's is a tenth.
+        sigma: How small a change counts as none, squared.
+        threshold: The first threshold (tau_0), as a share of the box's width.
+        adapt: Change of the threshold, as a share of the step (t).
+    """
+
+    steps: Count = 99
+    step: Positive = 1.0
+    sigma: Positive = 0.001
+    threshold: Share = 0.3
+    adapt: Share = 0.01
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the space is not L0 or the cost has no surrogate."""
+        super().check(player)
+        if not isinstance(player.actions, L0):
+            raise ValueError(
+                f"sigma-zero counts changed features and cannot serve "
+                f"actions={type(player.actions).__name__}; use actions=l0, or strategy=fmn"
+            )
+
+    def begin(self, search: Search, walks: Walks) -> None:
+        """At the input."""
+        walks.own["first"], walks.own["second"] = (torch.zeros_like(walks.x) for _ in range(2))
+        walks.own["cut"] = torch.full_like(walks.x.flatten(1)[:, 0], self.threshold)
+
+    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+        """A step, into the box, and what changed too little back to what it was."""
+        low, high = search.space.box
+        change = (walks.x - walks.given) / (high - low)
+        smooth = 2 * self.sigma * change / (change.square() + self.sigma).square()
+        wrong = loss < 0
+        slope = torch.where(walks.wide(wrong), 0.0, gradient * (high - low))
+        slope = slope + smooth / prod(change.shape[1:])
+        slope = slope / walks.wide(slope.flatten(1).abs().amax(1).clamp(min=1e-12))
+        step = self.annealed(walks, self.step, self.step / 10)
+        change = change - walks.wide(step) * self._adam(walks, slope)
+        moved = (walks.given + (high - low) * change).clamp(low, high)
+        cut = walks.own["cut"] + self.adapt * torch.where(wrong, step, -step)
+        walks.own["cut"] = cut.clamp(0.0, 1.0)
+        small = (moved - walks.given).abs() < walks.wide(walks.own["cut"]) * (high - low)
+        return torch.where(small, walks.given, moved)
+
+    def _adam(self, walks: Walks, slope: Tensor) -> Tensor:
+        """Kingma & Ba 2015 (1412.6980), Algorithm 1."""
+        walks.own["first"] = walks.own["first"].lerp(slope, 1 - _BETAS[0])
+        walks.own["second"] = walks.own["second"].lerp(slope.square(), 1 - _BETAS[1])
+        t = walks.t + 1
+        first, second = (walks.wide(1 - beta**t) for beta in _BETAS)
+        return walks.own["first"] / first / ((walks.own["second"] / second).sqrt() + 1e-8)
