@@ -8,7 +8,6 @@ from torch import Tensor
 from arena.actions.lp import L0
 from arena.attacks.carlini_wagner import descended, open_descent, restarted
 from arena.attacks.descent import Search, Walks
-from arena.attacks.losses import margin
 from arena.attacks.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, Positive, Share
@@ -62,10 +61,6 @@ class CarliniWagnerL0(MinimumNorm):
             "mistake": walks.x,
             "slope": torch.zeros_like(walks.x),
         }
-
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
-        """The margin, whose gradient is wanted at mistakes too."""
-        return margin(logits, search.wins(walks.y))
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of Adam with the free features, or the start of the next round."""

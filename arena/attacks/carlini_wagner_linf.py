@@ -8,7 +8,6 @@ from torch import Tensor
 from arena.actions.lp import Linf
 from arena.attacks.carlini_wagner import descended, open_descent
 from arena.attacks.descent import Search, Walks
-from arena.attacks.losses import margin
 from arena.attacks.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, Positive
@@ -59,10 +58,6 @@ class CarliniWagnerLinf(MinimumNorm):
             "factor": none + _FACTOR,
             "idle": torch.zeros_like(walks.t),
         }
-
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
-        """The margin; `advance` cuts it at 0."""
-        return margin(logits, search.wins(walks.y))
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of Adam, under the bound that the last place allows."""

@@ -9,7 +9,6 @@ from torch import Tensor
 from arena.actions.lp import L1
 from arena.attacks import tradeoff
 from arena.attacks.descent import Search, Walks
-from arena.attacks.losses import margin
 from arena.attacks.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, NonNegative, Positive
@@ -55,10 +54,6 @@ class EAD(MinimumNorm):
         """At the input."""
         tradeoff.open_search(walks, self.weight)
         walks.own["x"] = walks.x
-
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
-        """The margin; `advance` cuts it at 0 (kappa = 0)."""
-        return margin(logits, search.wins(walks.y))
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of FISTA, or the start of the next search."""

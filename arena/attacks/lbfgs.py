@@ -8,7 +8,6 @@ from torch import Tensor
 from arena.actions.lp import L2
 from arena.attacks import tradeoff
 from arena.attacks.descent import Search, Walks
-from arena.attacks.losses import margin
 from arena.attacks.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, Positive
@@ -68,9 +67,9 @@ class LBFGS(MinimumNorm):
 
     def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
         """The surrogate; remembers whether the model is mistaken."""
-        won = margin(logits.detach(), search.wins(walks.y)) < 0
+        won = self.margin(search, walks, logits.detach()) < 0
         walks.own["won"] = walks.own["won"] | won
-        return super().loss(search, walks, logits)
+        return search.cost.surrogate(logits, walks.y, search.classes)
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """On from a place that is good enough, else a shorter step; or the next search."""

@@ -4,10 +4,15 @@ import pytest
 from referee import distances, nearest, ours, robust
 from references import MINIMUM, WITHIN, called, installed
 
-from arena.actions.lp import L1, L2, Linf
+from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.apgd import APGD
 from arena.attacks.apgd_l1 import APGDL1
+from arena.attacks.carlini_wagner import CarliniWagner
+from arena.attacks.carlini_wagner_linf import CarliniWagnerLinf
+from arena.attacks.ddn import DDN
+from arena.attacks.ead import EAD
 from arena.attacks.fab import FAB
+from arena.attacks.fmn import FMN
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
 from arena.attacks.worst_case import WorstCase
@@ -36,7 +41,16 @@ BALLS = [
     (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 100),
 ]
 # The same for minimum norms: a space of radius 0, so that ours does not end within it.
-NORMS = []
+NORMS = [
+    (CarliniWagner(), ("adv_lib:cw-l2", "foolbox:cw-l2", "cleverhans:cw-l2"), L2(0.0), 100),
+    (CarliniWagnerLinf(), ("adv_lib:cw-linf",), Linf(0.0), 30),
+    (DDN(), ("adv_lib:ddn-l2", "foolbox:ddn-l2"), L2(0.0), 200),
+    (FMN(), ("adv_lib:fmn-l2", "foolbox:fmn-l2"), L2(0.0), 200),
+    (FMN(), ("adv_lib:fmn-l1", "foolbox:fmn-l1"), L1(0.0), 200),
+    (FMN(), ("adv_lib:fmn-linf", "foolbox:fmn-linf"), Linf(0.0), 200),
+    (FMN(), ("adv_lib:fmn-l0", "foolbox:fmn-l0"), L0(0), 200),
+    (EAD(), ("foolbox:ead-l1", "torchattacks:ead-l1"), L1(0.0), 50),
+]
 
 MODELS = ("plain", "hardened", "wong_kolter")
 """Functions of `models`."""
