@@ -1,8 +1,8 @@
 """Measures what the design promises, against floors measured in the same run.
 
 Prints a table for each part and, with --json, writes all figures, the single ones too. One thread;
-CPU seconds for what runs in this process, on CUDA wall seconds; wall seconds for whole commands.
-Tables show medians, with the lowest and the highest.
+CPU seconds for attacks, on CUDA wall seconds; wall seconds for matches and commands. Tables show
+medians, with the lowest and the highest.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import attacks, match, models
+from . import attacks, match, models
 
 
 def spread(found, digits=2):
@@ -28,9 +28,14 @@ def spread(found, digits=2):
     return f"{middle} ({min(found):.{digits}f}-{max(found):.{digits}f})"
 
 
-def match_table(rows):
+def known(value, digits=1):
+    """A number, or a dash."""
+    return "—" if value is None else f"{value:.{digits}f}"
+
+
+def match_table(title, rows):
     """What the engine costs."""
-    table = Table("what", "median (lowest-highest)", "promised", title="The engine")
+    table = Table("what", "median (lowest-highest)", "promised", title=title)
     for name, (found, promised) in rows.items():
         table.add_row(name, spread(found, 3), f"<= {promised:g}")
     return table
@@ -44,7 +49,7 @@ def attack_table(title, rows):
         table.add_column(name, justify="right")
     for row in rows:
         if "failed" in row:
-            left = f"{row['median norm']:.3f}, {row['failed']:.1%} none"
+            left = f"{known(row['median norm'], 3)}, {row['failed']:.1%} none"
         else:
             left = f"{row['robust accuracy']:.1%}"
         table.add_row(
@@ -52,7 +57,7 @@ def attack_table(title, rows):
             row["by"],
             *(spread(row.get(name)) for name in ratios),
             f"{row['forwards']:.1f} + {row['gradients']:.1f}",
-            *("—" if row[name] is None else f"{row[name]:.1f}" for name in ("waits", "MiB")),
+            *(known(row[name]) for name in ("waits", "MiB")),
             left,
             f"{row['violation']:.1e}",
         )
@@ -68,7 +73,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=7, help="of each measurement")
     parser.add_argument("--examples", type=int, default=1000, help="MNIST test images to attack")
     parser.add_argument("--only", default=",".join(contests), help="attacks, with commas between")
-    parser.add_argument("--models", default=",".join(models.NAMES), help="likewise")
+    parser.add_argument("--models", default="weak,robust", help="of weak, robust, wide")
     parser.add_argument("--folder", type=Path, help="keeps the trained models, to be used again")
     given = parser.parse_args()
     for name, known_names in (("only", contests), ("models", models.NAMES)):
@@ -78,6 +83,7 @@ def main():
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = platform.machine() if device.type == "cpu" else torch.cuda.get_device_name(device)
     figures = {"torch": torch.__version__, "device": where, "cores": os.cpu_count()}
+    where = f"torch {torch.__version__}, {where}, one thread"
     console = Console(width=None if Console().is_terminal else 170)
 
     def kept(part, found):
@@ -87,7 +93,7 @@ def main():
 
     if given.part != "attacks":
         rows = match.rows(given.repeats)
-        console.print(match_table(rows))
+        console.print(match_table(f"The engine, {where}", rows))
         kept("match", {name: found for name, (found, _) in rows.items()})
     if given.part != "match":
         attacked = []
@@ -100,7 +106,8 @@ def main():
             before = len(attacked)
             for contest in (contests[key] for key in given.only.split(",")):
                 if contest.ours:
-                    attacked += attacks.measured(subject, contest, given.repeats)
+                    found = attacks.measured(subject, contest, given.repeats)
+                    attacked += ({"model": name} | row for row in found)
                     kept("attacks", attacked)  # a long run that is stopped keeps what it has
             title = f"The {name} model, eps {subject.eps:g}, {given.examples} examples, {where}"
             console.print(attack_table(title, attacked[before:]))

@@ -1,11 +1,12 @@
 """Ours beside every installed peer, over two floors.
 
 In a repeat the floors come first, then ours, then the peers, and each is divided by the floors of
-its own repeat. What is no time comes from one run before, which imports libraries, too.
+its own repeat. All but the times comes from one run before, in which libraries are imported too.
 """
 
 import importlib
 import io
+import math
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ from arena.attacks.square import Square
 from arena.core import Player, Strategy, Turn, decide
 from arena.costs import ErrorRate, Negation
 from arena.knowledge import Knowledge, Ledger, WhiteBox
-from tests.bench import floors, meters
 from tests.parity import references
 from tests.parity.references import MINIMUM, WITHIN
+
+from . import floors, meters
 
 TOGETHER = 1024
 """Examples that go through a model at once: what conf/config.yaml says."""
@@ -54,9 +56,7 @@ class Contest:
 def contests():
     """What is measured, by the names that the command line knows."""
     strategies = Path(__file__).parents[2] / "conf" / "attacker" / "strategy"
-    autoattack = schema.build(
-        OmegaConf.to_container(OmegaConf.load(strategies / "autoattack.yaml"))
-    )
+    listed = OmegaConf.to_container(OmegaConf.load(strategies / "autoattack.yaml"))
     descent = {"steps": 40, "relative_step_size": 0.1}
     art = partial(references.art, batch_size=TOGETHER, verbose=False)
     return {
@@ -108,7 +108,7 @@ def contests():
         "autoattack": Contest(
             "AutoAttack",
             *(100 + 900 + 900 + 5000, 100 + 900 + 900),  # APGD, nine targets twice, Square
-            {"arena": autoattack},
+            {"arena": schema.build(listed)},
             named(WITHIN, "standard-linf", "pyautoattack"),
         ),
     }
@@ -116,20 +116,16 @@ def contests():
 
 def precisions(method, **options):
     """Our strategy in both precisions of its search."""
-    return {
-        "arena": method(**options),
-        "arena bf16": method(precision="bfloat16", **options),
-    }
+    return {"arena": method(**options), "arena bf16": method(precision="bfloat16", **options)}
 
 
 def future(module, name, **options):
     """Our strategy, if it is there."""
     try:
-        return {
-            "arena": getattr(importlib.import_module(f"arena.attacks.{module}"), name)(**options)
-        }
+        found = importlib.import_module(f"arena.attacks.{module}")
     except ModuleNotFoundError:
         return {}
+    return {"arena": getattr(found, name)(**options)}
 
 
 def named(table, attack, *libraries):
@@ -181,7 +177,7 @@ def measured(subject, contest, repeats):
             use.forwards = int(ledgers[who].queries.sum())
             use.gradients = int(ledgers[who].gradients.sum())
         rows.append(
-            {"attack": contest.name, "by": who, "model": subject.name, "examples": n}
+            {"attack": contest.name, "by": who, "examples": n}
             | {"forwards": use.forwards / n, "gradients": use.gradients / n}
             | {"waits": use.waits and use.waits / contest.forwards, "MiB": use.memory}
             | judged(subject, contest, x)
@@ -208,8 +204,9 @@ def judged(subject, contest, x):
     if contest.nearest:
         size = torch.linalg.vector_norm(moved, dim=1)
         size = torch.where(wrong, size, torch.inf).masked_fill(clean, 0.0)
-        failed = float(size.isinf().double().mean())
-        return {"median norm": float(size.median()), "failed": failed, "violation": beyond}
+        failed, median = float(size.isinf().double().mean()), float(size.median())
+        median = median if math.isfinite(median) else None  # JSON knows no infinity
+        return {"median norm": median, "failed": failed, "violation": beyond}
     robust = 1.0 - float((clean | wrong).double().mean())
     beyond = max(beyond, float(moved.abs().amax()) - subject.eps)
     return {"robust accuracy": robust, "violation": beyond}

@@ -19,7 +19,8 @@ from arena import chance
 from arena.actions.lp import Linf
 from arena.core import Classifier, decide
 from arena.knowledge import Ledger
-from tests.bench import meters
+
+from . import meters
 
 ENOUGH = 100
 """Passes of one size in a row that are timed; of more, the time is scaled up."""
