@@ -61,7 +61,8 @@ def autoattack(*attacks, norm="Linf", **settings):
     def attack(model, x, y, eps):
         from pyautoattack import AutoAttack
 
-        suite = AutoAttack(model, eps=eps, norm=norm, seed=int(torch.randint(1 << 30, ())))
+        seed = int(torch.randint(1 << 30, ()))
+        suite = AutoAttack(model, eps=eps, norm=norm, seed=seed, device=x.device)
         if attacks:
             suite.attacks_to_run = list(attacks)
         for name, value in settings.items():

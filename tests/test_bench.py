@@ -1,0 +1,38 @@
+"""The floors of tests/bench count what they say: one that is too high flatters everybody."""
+
+import torch
+from bench.floors import Stretch, Until, Watched, fixed, stretches
+from linear import linear_model
+from small import seen
+
+from arena import Labelled
+from arena.learners.classifiers import ModuleClassifier
+
+
+def test_all_make_every_pass_of_the_fixed_floor():
+    assert fixed(3, 4, 2) == [Stretch(2, 3, 3), Stretch(2, 3, 0)]
+
+
+def test_no_pass_is_lost_and_the_active_only_become_fewer():
+    counts = torch.tensor([5, 1, 3, 1, 5]), torch.tensor([4, 1, 0, 0, 5])
+    found = stretches(*counts)
+    assert sum(part.passes * part.forwards for part in found) == counts[0].sum()
+    assert sum(part.passes * part.gradients for part in found) == counts[1].sum()
+    sizes = [part.forwards for part in found]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_an_examples_books_close_after_the_pass_that_breaks_it():
+    # Class 1 is answered to what is below zero; nobody is of class 1.
+    module = linear_model(1)
+    module.weight.data, module.bias.data = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
+    data = Labelled(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64), 2)
+    until, rows = Until(3, "cpu"), torch.arange(3)
+    view = seen(Watched(ModuleClassifier(module, 2), data.y, until), data, until)
+    for x in ([1.0, 1.0, -1.0], [1.0, -1.0, -1.0], [1.0, 1.0, 1.0]):
+        x = torch.tensor(x)[:, None].requires_grad_()
+        torch.autograd.grad(view.logits(x, rows).sum(), x)
+    assert until.queries.tolist() == until.gradients.tolist() == [3, 2, 1]
+    view.on(rows[1:]).labels(torch.ones(2, 1), rows[:2])
+    view.labels(torch.ones(1, 1), rows[:1])
+    assert until.queries.tolist() == [4, 2, 1]
