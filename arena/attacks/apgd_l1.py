@@ -1,6 +1,6 @@
-"""Auto-PGD for L1 balls: sparse steps whose sparsity follows the best place so far."""
+"""Auto-PGD for L1 balls: sparse steps, in balls that shrink to the given one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,21 +10,24 @@ from arena.attacks.apgd import APGD
 from arena.attacks.descent import Search, Walks, require_perturbations
 from arena.core import Player
 
+_BALLS = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # shares of the steps, in balls of so many eps
 _FIRST_SHARE = 0.2  # of the coordinates that move in the first steps
-_SHRINK = 1.5  # by which steps and sparsity go down (Algorithm 2)
-_SHORTEST = 10  # the shortest step is eps over this
-_EVERY = 0.04  # share of the steps between two looks at the sparsity
+_SHRINK = 1.5  # by which steps and sparsity go down (Algorithm 1)
+_SHORTEST = 10  # the shortest step is the radius over this
+_EVERY = 0.04  # share of a ball's steps between two looks at the sparsity
 
 
 @dataclass(frozen=True)
 class APGDL1(APGD):
-    """Croce & Hein 2021 (2103.01208), Algorithm 1 with the adaptive sparsity of section 4.2.
+    """Croce & Hein 2021 (2103.01208), Algorithm 1 with adaptive sparsity, in the multi-eps scheme.
 
     A step moves the k coordinates of largest gradient by equal amounts, eta in all, and projects
     onto ball and box together (the space's own exact projection). At each look k becomes the number
     of coordinates in which the best place differs from the input, over 1.5; where that number fell
-    by more than 5 % the walk goes back to its best place with steps of eps again, else eta falls by
-    1.5, down to eps / 10. Without the paper's first runs in larger balls.
+    by more than 5 % the walk goes back to its best place with steps of the whole radius again, else
+    eta falls by 1.5, down to a tenth. The first steps are in balls of 3 eps and 2 eps, which hold
+    nothing that can be played; each next ball begins at the projection of the best place so far
+    (section 4.3).
     """
 
     def check(self, player: Player) -> None:
@@ -34,30 +37,47 @@ class APGDL1(APGD):
             raise ValueError(f"APGDL1 steps in L1 balls, not {space}; use actions=l1")
 
     def begin(self, search: Search, walks: Walks) -> None:
-        """As APGD, moving a fifth of the coordinates."""
+        """As APGD, in the largest ball, moving a fifth of the coordinates."""
         super().begin(search, walks)
-        size = walks.x.flatten(1).shape[1]
+        walks.x = self._ball(search, _BALLS[0][1]).sample(walks.given, walks.key)
+        size, none = walks.x.flatten(1).shape[1], torch.zeros_like(walks.own["least"])
         walks.own |= {
-            "length": torch.ones_like(walks.own["least"]),
-            "moving": torch.full_like(walks.own["least"], _FIRST_SHARE * size),
-            "differed": torch.full_like(walks.own["least"], size),
+            "best": walks.x,
+            "length": none + 1.0,  # of the next step, in units of the ball's radius
+            "moving": none + _FIRST_SHARE * size,  # k
+            "differed": none + size,
+            "looked": torch.zeros_like(walks.t),  # steps since the last look
         }
 
+    def rank(
+        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As every descent, but that places in larger balls count for nothing."""
+        inside = self._radii(walks.t) == 1.0
+        return torch.where(inside, cost, torch.inf), torch.where(inside, loss, torch.inf)
+
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
-        """A sparse step from where the walk is, or from its best place."""
-        own, space = walks.own, search.space
+        """A sparse step from where the walk is, or from its best place; or into the next ball."""
+        own = walks.own
         self.remember(walks, loss, gradient)
         x, gradient = self._looked(walks, gradient)
+        radius, now = self._radii(walks.t + 1), self._radii(walks.t)
         rows = gradient.flatten(1)
         place = rows.abs().argsort(dim=1, descending=True).argsort(dim=1)
         signs = rows.sign() * (place < own["moving"].floor().clamp(min=1)[:, None])
         count = signs.abs().sum(1).clamp(min=1)
-        step = signs * (space.eps * own["length"] / count)[:, None]
-        return space.project(walks.given, x - step.reshape(x.shape))
+        step = signs * (search.space.eps * radius * own["length"] / count)[:, None]
+        enters = radius != now
+        x = torch.where(walks.wide(enters), own["best"], x - step.reshape(x.shape))
+        x = self._projected(search, walks, x, radius)
+        self._enter(walks, enters, x)
+        return x
 
     def _looked(self, walks: Walks, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """At a look: another sparsity, and longer or shorter steps."""
         own = walks.own
-        at = (walks.t > 0) & (walks.t % max(round(_EVERY * self.steps), 1) == 0)
+        own["looked"] = own["looked"] + 1
+        at = own["looked"] > max(round(_EVERY * self.steps), 1)
         if at.device.type == "cpu" and not bool(at.any()):
             return walks.x, gradient
         differs = (own["best"] != walks.given).flatten(1).sum(1).to(walks.x.dtype)
@@ -66,4 +86,43 @@ class APGDL1(APGD):
         own["length"] = torch.where(at, length, own["length"])
         own["moving"] = torch.where(at, differs / _SHRINK, own["moving"])
         own["differed"] = torch.where(at, differs, own["differed"])
+        own["looked"] = own["looked"].masked_fill(at, 1)
         return self.back(walks, at & sparser, gradient)
+
+    def _enter(self, walks: Walks, enters: Tensor, x: Tensor) -> None:
+        """Begins anew, at `x`, for walks that enter a ball; as sparse as they are."""
+        own = walks.own
+        differs = (x != walks.given).flatten(1).sum(1).to(x.dtype)
+        for name, value in (
+            ("length", torch.ones_like(differs)),
+            ("moving", differs / _SHRINK),
+            ("differed", differs),
+            ("least", torch.full_like(differs, torch.inf)),
+            ("looked", torch.zeros_like(walks.t)),
+        ):
+            own[name] = torch.where(enters, value, own[name])
+
+    def _radii(self, t: Tensor) -> Tensor:
+        """The radius [L] of the ball that a walk is in at step `t` [L], in units of eps."""
+        radii, first = torch.ones(self.steps + 1), 0
+        for share, radius in _BALLS[:-1]:
+            last = first + round(share * self.steps)
+            radii[first:last], first = radius, last
+        return radii.to(t.device)[t.clamp(max=self.steps)]
+
+    def _ball(self, search: Search, radius: float) -> L1:
+        space = search.space
+        assert isinstance(space, L1)
+        return replace(space, eps=radius * space.eps)
+
+    def _projected(self, search: Search, walks: Walks, x: Tensor, radius: Tensor) -> Tensor:
+        """`x` [L, ...] in balls of a radius [L] each."""
+        projected = x
+        for _, size in _BALLS:
+            those = (radius == size).nonzero().squeeze(1)
+            if len(those):
+                ball = self._ball(search, size)
+                projected = projected.index_copy(
+                    0, those, ball.project(walks.given[those], x[those])
+                )
+        return projected
