@@ -26,7 +26,7 @@ AUTOATTACK = WorstCase((APGD(100), APGD_T, FAB(100), Square(5000)))
 # A pair a line: ours, the names of theirs, the space, the number of test images.
 BALLS = [
     (PGD_40, ("torchattacks:pgd-linf", "foolbox:pgd-linf"), Linf(0.2), 200),
-    (PGD_40, ("torchattacks:pgd-l2", "foolbox:pgd-l2"), L2(2.0), 200),
+    (PGD_40, ("torchattacks:pgd-l2",), L2(2.0), 200),
     (APGD(100), ("pyautoattack:apgd-ce-linf", "torchattacks:apgd-ce-linf"), Linf(0.2), 200),
     (APGD(100), ("pyautoattack:apgd-ce-l2",), L2(2.0), 200),
     (APGDL1(100, restarts=5), ("pyautoattack:apgd-ce-l1",), L1(12.0), 200),
