@@ -4,7 +4,6 @@ In a repeat the floors come first, then ours, then the peers, and each is divide
 its own repeat. All but the times comes from one run before, in which libraries are imported too.
 """
 
-import importlib
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -19,6 +18,8 @@ from omegaconf import OmegaConf
 from arena import schema
 from arena.actions.lp import L2, Linf
 from arena.attacks.apgd import APGD
+from arena.attacks.carlini_wagner import CarliniWagner
+from arena.attacks.ddn import DDN
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
 from arena.core import Player, Strategy, Turn, decide
@@ -55,8 +56,6 @@ class Contest:
 
 def contests():
     """What is measured, by the names that the command line knows."""
-    strategies = Path(__file__).parents[2] / "conf" / "attacker" / "strategy"
-    listed = OmegaConf.to_container(OmegaConf.load(strategies / "autoattack.yaml"))
     descent = {"steps": 40, "relative_step_size": 0.1}
     art = partial(references.art, batch_size=TOGETHER, verbose=False)
     return {
@@ -94,38 +93,35 @@ def contests():
         "cw": Contest(
             "C&W L2, 5 x 100",
             *(500, 500),
-            future("carlini_wagner", "CarliniWagner", steps=500, searches=5),
+            {"arena": CarliniWagner(steps=500, searches=5)},
             named(MINIMUM, "cw-l2", "adv_lib", "cleverhans", "foolbox"),
             nearest=True,
         ),
         "ddn": Contest(
             "DDN L2, 100",
             *(100, 100),
-            future("ddn", "DDN", steps=100),
+            {"arena": DDN(steps=100)},
             named(MINIMUM, "ddn-l2", "adv_lib", "foolbox"),
             nearest=True,
         ),
         "autoattack": Contest(
             "AutoAttack",
             *(100 + 900 + 900 + 5000, 100 + 900 + 900),  # APGD, nine targets twice, Square
-            {"arena": schema.build(listed)},
+            {"arena": listed("autoattack"), "arena cascade": listed("cascade")},
             named(WITHIN, "standard-linf", "pyautoattack"),
         ),
     }
 
 
+def listed(name):
+    """The strategy of a yaml."""
+    path = Path(__file__).parents[2] / "conf" / "attacker" / "strategy" / f"{name}.yaml"
+    return schema.build(OmegaConf.to_container(OmegaConf.load(path)))
+
+
 def precisions(method, **options):
     """Our strategy in both precisions of its search."""
     return {"arena": method(**options), "arena bf16": method(precision="bfloat16", **options)}
-
-
-def future(module, name, **options):
-    """Our strategy, if it is there."""
-    try:
-        found = importlib.import_module(f"arena.attacks.{module}")
-    except ModuleNotFoundError:
-        return {}
-    return {"arena": getattr(found, name)(**options)}
 
 
 def named(table, attack, *libraries):
