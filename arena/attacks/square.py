@@ -50,12 +50,15 @@ class Square(Strategy):
     Attributes:
         steps: Displacements tried, the starting one included.
         p_init: Share of the plane that the first window covers; halved as in the paper, with its
-            schedule for 10 000 steps scaled to `steps` (not to the budget: whoever has fewer
-            queries sees the first part of the same search).
+            schedule for 10 000 steps.
+        rescale: Scale that schedule to `steps` (not to the budget: whoever has fewer queries sees
+            the first part of the same search). Small windows soon are better in L-inf; in L2 with
+            few steps large windows for longer are, as AutoAttack has it: false.
     """
 
     steps: Count = 1000
     p_init: Share = 0.8
+    rescale: bool = True
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
 
@@ -80,7 +83,8 @@ class Square(Strategy):
                 # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
                 search.offer(on, moves.start(on, key), always=True)
             else:
-                p = self.p_init / 2 ** bisect_left(HALVINGS, step / self.steps)
+                whole = self.steps if self.rescale else 10_000
+                p = self.p_init / 2 ** bisect_left(HALVINGS, step / whole)
                 search.offer(on, moves.move(on, search.x[on], key, p))
         return search.played
 

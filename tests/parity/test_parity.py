@@ -36,13 +36,14 @@ BALLS = [
     (FAB(100), ("pyautoattack:fab-l2",), L2(2.0), 200),
     (FAB(100), ("pyautoattack:fab-l1",), L1(12.0), 200),
     (SQUARE_500, ("pyautoattack:square-linf", "torchattacks:square-linf"), Linf(0.2), 200),
-    (SQUARE_500, ("pyautoattack:square-l2",), L2(2.0), 200),
+    # The same schedule of windows as theirs, which in L2 decides.
+    (Square(499, rescale=False), ("pyautoattack:square-l2",), L2(2.0), 200),
     (SQUARE_500, ("pyautoattack:square-l1",), L1(12.0), 200),
     (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 100),
 ]
 # The same for minimum norms: a space of radius 0, so that ours does not end within it.
 NORMS = [
-    (CarliniWagner(), ("adv_lib:cw-l2", "foolbox:cw-l2", "cleverhans:cw-l2"), L2(0.0), 100),
+    (CarliniWagner(), ("adv_lib:cw-l2", "foolbox:cw-l2", "cleverhans:cw-l2"), L2(0.0), 50),
     (CarliniWagnerLinf(), ("adv_lib:cw-linf",), Linf(0.0), 30),
     (DDN(), ("adv_lib:ddn-l2", "foolbox:ddn-l2"), L2(0.0), 200),
     (FMN(), ("adv_lib:fmn-l2", "foolbox:fmn-l2"), L2(0.0), 200),
