@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from arena import chance
 from arena.actions.lp import L1
 from arena.attacks.apgd import APGD
 from arena.attacks.descent import Search, Walks, require_perturbations
 from arena.core import Player
 
 _BALLS = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # shares of the steps, in balls of so many eps
-_FIRST_SHARE = 0.2  # of the coordinates that move in the first steps
 _SHRINK = 1.5  # by which steps and sparsity go down (Algorithm 1)
 _SHORTEST = 10  # the shortest step is the radius over this
-_EVERY = 0.04  # share of a ball's steps between two looks at the sparsity
+_EVERY = 0.012  # share of the steps between two looks at the sparsity: 4 % of the first ball's
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,18 @@ class APGDL1(APGD):
             raise ValueError(f"APGDL1 steps in L1 balls, not {space}; use actions=l1")
 
     def begin(self, search: Search, walks: Walks) -> None:
-        """As APGD, in the largest ball, moving a fifth of the coordinates."""
+        """At normal noise, projected onto the largest ball, which leaves few coordinates of it."""
         super().begin(search, walks)
-        walks.x = self._ball(search, _BALLS[0][1]).sample(walks.given, walks.key)
-        size, none = walks.x.flatten(1).shape[1], torch.zeros_like(walks.own["least"])
+        noise = chance.normal(walks.key, walks.given.shape[1:])
+        walks.x = self._ball(search, _BALLS[0][1]).project(walks.given, walks.given + noise)
+        none = torch.zeros_like(walks.own["least"])
         walks.own |= {
             "best": walks.x,
-            "length": none + 1.0,  # of the next step, in units of the ball's radius
-            "moving": none + _FIRST_SHARE * size,  # k
-            "differed": none + size,
-            "looked": torch.zeros_like(walks.t),  # steps since the last look
+            "moving": none,  # k
+            "differed": none,  # coordinates of the best place, at the last look
+            "looked": torch.zeros_like(walks.t),  # steps since then
         }
+        self._enter(walks, torch.ones_like(walks.t, dtype=torch.bool), walks.x)
 
     def rank(
         self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
@@ -90,7 +91,7 @@ class APGDL1(APGD):
         return self.back(walks, at & sparser, gradient)
 
     def _enter(self, walks: Walks, enters: Tensor, x: Tensor) -> None:
-        """Begins anew, at `x`, for walks that enter a ball; as sparse as they are."""
+        """Begins anew, at `x`, for walks that enter a ball: steps of its radius, sparse as `x` is."""
         own = walks.own
         differs = (x != walks.given).flatten(1).sum(1).to(x.dtype)
         for name, value in (

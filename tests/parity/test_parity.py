@@ -36,8 +36,6 @@ BALLS = [
     (FAB(100), ("pyautoattack:fab-l2",), L2(2.0), 200),
     (FAB(100), ("pyautoattack:fab-l1",), L1(12.0), 200),
     (SQUARE_500, ("pyautoattack:square-linf", "torchattacks:square-linf"), Linf(0.2), 200),
-    # The same schedule of windows as theirs, which in L2 decides.
-    (Square(499, rescale=False), ("pyautoattack:square-l2",), L2(2.0), 200),
     (SQUARE_500, ("pyautoattack:square-l1",), L1(12.0), 200),
     (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 100),
 ]
