@@ -9,6 +9,7 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L2, Linf
+from arena.attacks import descent
 from arena.attacks.apgd import APGD
 from arena.attacks.apgd_l1 import APGDL1
 from arena.attacks.descent import Descent, Search, Walks
@@ -215,3 +216,60 @@ def test_two_classes_have_every_objective():
             moved, _ = play(attack, L2(0.3, BOX), module, data)
             found.append((module(moved).argmax(1) != data.y).float().mean())
     assert len({float(error) for error in found}) == 1, "a linear model has one optimum"
+
+
+@pytest.mark.parametrize("strategy", DESCENTS, ids=lambda s: type(s).__name__)
+def test_looking_less_often_at_who_is_done_changes_no_result(strategy, monkeypatch):
+    """As on an accelerator, where each look waits for the device."""
+    data = four(30)
+    found = [play(strategy, SPACE, NET, data, closing=True, rows=n)[0] for n in (64, 7)]
+    monkeypatch.setattr(descent, "_CPU_SYNC", 8)
+    found += [play(strategy, SPACE, NET, data, closing=True, rows=n)[0] for n in (64, 7)]
+    for moved in found[1:]:
+        assert torch.equal(moved, found[0])
+
+
+def test_no_pass_is_wider_than_the_batch_size():
+    widest = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            widest.append(len(x))
+            return NET(x)
+
+    play(APGD(4, restarts=8), Linf(1e-6, BOX), Watched(), four(5), rows=2)
+    assert max(widest) == 2
+
+
+def test_each_example_aims_at_its_own_winning_answers():
+    """Whoever has fewer than others begins again, and never aims at what loses."""
+    cost = Negation(CostMatrix(((0, 1, 0, 0), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0))))
+    aims = []
+
+    @dataclass(frozen=True)
+    class Watching(APGD):
+        def begin(self, search: Search, walks: Walks) -> None:
+            super().begin(search, walks)
+            aims.extend(zip(walks.y.tolist(), walks.own["target"].tolist(), strict=True))
+
+    play(Watching(2, objective="margin", targets=3), Linf(1e-6, BOX), NET, four(), cost)
+    assert {target for y, target in aims if y == 0} == {1}
+    assert {target for y, target in aims if y == 1} == {0, 2, 3}
+
+
+def test_one_answer_that_is_no_number_does_not_end_a_walk():
+    passes = []
+
+    class Flickers(nn.Module):
+        def forward(self, x):
+            passes.append(bool(x.isfinite().all()))
+            return NET(x) + (torch.nan if len(passes) == 4 else 0.0)
+
+    play(FAB(10, targets=1), Linf(0.01, BOX), Flickers(), four(20))
+    assert len(passes) == 12 and all(passes)
+
+
+def test_whom_no_answer_serves_asks_once():
+    _, ledger = play(FAB(10), L2(0.0, BOX), NET, four(), Targeted(2), closing=True)
+    already = four().y == 2
+    assert (ledger.queries[already] <= 2).all() and (ledger.queries[~already] > 2).any()

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from linear import BOX, linear_model, play, points
+from linear import BOX, linear_model, play, points, turn_of
 from small import attacker, evasion, last
 from torch import nn
 
@@ -14,11 +14,13 @@ from arena import Knowledge, Strategy, Unplayable, View
 from arena.actions.lp import L1, Linf
 from arena.attacks.apgd import APGD
 from arena.attacks.boundary import Boundary
+from arena.attacks.descent import Best
 from arena.attacks.honest import Honest
 from arena.attacks.noise import Noise
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
 from arena.attacks.worst_case import WorstCase
+from arena.costs import CostMatrix, Negation
 from arena.knowledge import LabelView, ScoreView, WhiteBox
 
 MODULE = linear_model()
@@ -116,11 +118,34 @@ def test_labels_and_scores_are_enough_to_judge_by():
     assert record.metrics["attacked_error"] >= record.metrics["clean_error"]
 
 
-def test_a_budget_ends_with_what_was_found_so_far():
-    knowledge = Knowledge.black_box("scores", 5)
-    record = last(evasion(attacker(WorstCase((Square(100), Square(100))), knowledge)))
-    assert record.metrics["queries"] <= 5
-    assert record.metrics["attacked_error"] >= record.metrics["clean_error"]
+def test_who_has_no_query_left_takes_the_attacks_word():
+    knowledge = Knowledge.black_box("scores", 60)
+    alone, twice = (
+        last(evasion(attacker(strategy, knowledge))).metrics
+        for strategy in (Square(100), WorstCase((Square(100), Square(100))))
+    )
+    assert twice["attacked_error"] >= alone["attacked_error"] - 0.05 > twice["clean_error"]
+    white = last(evasion(attacker(WorstCase((PGD(20),)), Knowledge(parameters=True))))
+    assert white.metrics["queries"] > 0, "a white box's passes are counted and not rationed"
+
+
+def test_the_same_attack_twice_is_a_restart():
+    data = points()
+    once, twice = (play(WorstCase((Noise(),) * n), SPACE, MODULE, data)[0] for n in (1, 2))
+    moved = (once != twice).any(1)
+    assert moved.any()
+    loss = torch.nn.functional.cross_entropy
+    worse = [loss(MODULE(x), data.y, reduction="none")[moved] for x in (once, twice)]
+    assert (worse[1] > worse[0]).all()
+
+
+def test_a_refusal_may_be_what_is_wanted_where_only_labels_are_seen():
+    """Nobody leaves while a refusal, which no score has shown, would pay more than a mistake."""
+    cost = Negation(CostMatrix(((0, 1, 2), (1, 0, 2))))
+    turn, _ = turn_of(WorstCase((Honest(),)), SPACE, MODULE, points(), cost, closing=True)
+    ensemble = WorstCase((Boundary(),))
+    least, rows = ensemble._offer(turn, Best(turn.data.x), torch.arange(50), turn.data.x)
+    assert (least == -2).all() and len(rows) == 50
 
 
 def test_answers_that_are_not_finite_are_never_the_worst_case():

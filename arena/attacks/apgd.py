@@ -39,7 +39,7 @@ class APGD(Descent):
             difference of logits ratio (DLR), or the margin.
         restarts: Random starting points, each with its target if there are `targets`.
         targets: Walks per start that each aim at one winning answer, the likeliest first; 0: the
-            loss is over all of them. Those that exceed the winning answers are not run.
+            loss is over all of them. No more than the most that any example has are run.
     """
 
     steps: Count = 100
@@ -104,7 +104,7 @@ class APGD(Descent):
         # x + momentum (ahead - x) + (1 - momentum) (x - before); the first step has no before.
         share = walks.wide(torch.where(walks.t == 0, 1.0, _MOMENTUM))
         moved = x + share * (ahead - x) + (1 - share) * (x - own["before"])
-        own["before"] = walks.x
+        own["before"] = x
         return space.project(walks.given, moved)
 
     @staticmethod

@@ -91,7 +91,7 @@ class APGDL1(APGD):
         return self.back(walks, at & sparser, gradient)
 
     def _enter(self, walks: Walks, enters: Tensor, x: Tensor) -> None:
-        """Begins anew, at `x`, for walks that enter a ball: steps of its radius, sparse as `x` is."""
+        """Begins anew, at `x`, for walks that enter a ball: sparse as `x` is, in longest steps."""
         own = walks.own
         differs = (x != walks.given).flatten(1).sum(1).to(x.dtype)
         for name, value in (

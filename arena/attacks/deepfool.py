@@ -49,7 +49,7 @@ class DeepFool(MinimumNorm):
     def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
         """The margins to the likeliest mistakes, [L, candidates]; infinite where there are less."""
         mistakes = self.mistakes(search, walks.y)
-        count = min(self.candidates, int(mistakes.sum(1).max()))
+        count = min(self.candidates, logits.shape[1] - 1)
         right = logits.masked_fill(mistakes, -torch.inf).amax(1, keepdim=True)
         return right - logits.masked_fill(~mistakes, -torch.inf).topk(count, dim=1).values
 
@@ -70,8 +70,8 @@ class DeepFool(MinimumNorm):
         return height, slope
 
     def done(self, search: Search, rows: Tensor) -> Tensor:
-        """Those with a mistake."""
-        return search.best.second[rows].isfinite()
+        """Those with a mistake, and those that can have none."""
+        return self.hopeless(search, rows) | search.best.second[rows].isfinite()
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """Onto the nearest hyperplane and a little beyond, then into the box."""

@@ -23,8 +23,8 @@ from arena.core import Perturbations, Player, Strategy, Turn, decide
 from arena.fields import Count
 from arena.knowledge import INVALID, View, WhiteBox
 
-_SYNC = 8
-"""On an accelerator, steps between two looks at who is done: each look waits for the device."""
+_CPU_SYNC, _SYNC = 1, 8
+"""Steps between two looks at who is done; on an accelerator each look waits for the device."""
 
 
 @dataclass
@@ -180,21 +180,32 @@ class Search:
     def aim(self, walks: Walks, most: int) -> None:
         """Gives each walk one winning answer to try (`own["target"]`), `most` to an example.
 
-        The likeliest at the given input come first. A query for each walk; nothing where no answer
-        wins or `most` is 0.
+        The likeliest at the given input come first; walks beyond an example's winning answers
+        begin with the first again. A query for each walk; nothing where no answer wins or `most` is
+        0.
         """
-        options = min(most, self.options())
-        if options > 0:
-            order = losses.targets(self.ask(walks.given, walks.rows), self.wins(walks.y))
-            place = (walks.variant % options)[:, None]
-            walks.own["target"] = order.gather(1, place).squeeze(1)
+        if min(most, self.options()) > 0:
+            logits = self.ask(walks.given, walks.rows)
+            wins = self.wins(walks.y)
+            place = walks.variant % wins.sum(1).clamp(1, most)
+            order = losses.targets(logits, wins)
+            walks.own["target"] = order.gather(1, place[:, None]).squeeze(1)
 
     def ask(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits without a graph; a query for each of `rows`."""
         with torch.no_grad():
-            logits = self.view.logits(x, rows)
+            return self._logits(self.view, x, rows)
+
+    def _logits(self, view: WhiteBox, x: Tensor, rows: Tensor) -> Tensor:
+        """Logits, of no more rows at once than the turn allows; an example may have more walks."""
+        size = self.turn.batch_size
+        if len(x) <= size:
+            logits = view.logits(x, rows)
+        else:
+            parts = zip(torch.split(x, size), torch.split(rows, size), strict=True)
+            logits = torch.cat([view.logits(*part) for part in parts])
         self._widen(logits)
-        return logits
+        return logits.float()
 
     def _widen(self, logits: Tensor) -> None:
         """A refusal shows as a column more, and may be the cheapest answer."""
@@ -205,8 +216,8 @@ class Search:
     def run(self) -> Tensor:
         """All waves of walks; the best inputs found, [B, ...]."""
         rows = torch.arange(len(self.turn.data), device=self.turn.data.x.device)
-        total, first, size = self.method.variants(self), 0, 1
-        while first < total and len(rows):
+        first, size = 0, 1
+        while first < (total := self.method.variants(self)) and len(rows):
             self._wave(rows, torch.arange(first, min(first + size, total), device=rows.device))
             rows = rows[~self.method.done(self, rows)]
             first, size = first + size, size * 2
@@ -215,7 +226,7 @@ class Search:
     def _wave(self, waiting: Tensor, variants: Tensor) -> None:
         """The walks `variants` of the examples `waiting`, as many at once as the batch size has."""
         together = max(self.turn.batch_size // len(variants), 1)
-        every = 1 if waiting.device.type == "cpu" else _SYNC
+        every = _CPU_SYNC if waiting.device.type == "cpu" else _SYNC
         walks, age = self._begin(waiting[:together], variants), 0
         waiting = waiting[together:]
         while len(walks):
@@ -254,8 +265,7 @@ class Search:
     def _pass(self, walks: Walks, together: int, moving: bool) -> tuple[Tensor, Tensor]:
         """Loss [L] and, if anybody moves on, its gradient [L, ...]; keeps what is best."""
         x = walks.x.detach().requires_grad_(moving)
-        logits = (self.rounded or self.view).logits(x, walks.rows).float()
-        self._widen(logits)
+        logits = self._logits(self.rounded or self.view, x, walks.rows)
         loss = self.method.loss(self, walks, logits)
         cost, fit = self._judged(walks, x.detach(), logits.detach())
         self._keep(walks, together, x.detach(), cost, loss.detach(), fit)
@@ -281,7 +291,8 @@ class Search:
         self, walks: Walks, together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
     ) -> None:
         first, second = self.method.rank(self, walks, x, cost, loss)
-        fit = fit & ~second.isnan()
+        # Who is done may still be here, where it is not looked at every step.
+        fit = fit & ~second.isnan() & ~self.method.done(self, walks.rows)
         first, second = (torch.where(fit, part, torch.inf) for part in (first, second))
         rows = walks.rows
         if together > 1:  # the best of each example's walks; of equals the first
@@ -329,10 +340,12 @@ def require_perturbations(player: Player, attack: str) -> Perturbations:
             "use actions=linf, l2, l1 or l0"
         )
     try:
-        player.cost.surrogate(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))
+        y = torch.zeros(1, dtype=torch.int64)
+        player.cost.surrogate(torch.zeros(1, 2), y)
+        player.cost.answered(y, y)
     except NotImplementedError:
         raise ValueError(
-            f"{attack} follows a gradient, but cost={type(player.cost).__name__} has no surrogate; "
-            "use an attack without gradients or give the cost one"
+            f"{attack} follows a gradient, but cost={type(player.cost).__name__} has no surrogate, "
+            "or no `answered`; use an attack without gradients or give the cost both"
         ) from None
     return space

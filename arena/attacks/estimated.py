@@ -106,9 +106,11 @@ class EstimatedDescent(Strategy):
             owner, pair = owner[asked], pair[asked]
             u = self.directions(chance.fold(key[owner], pair), x.shape[1:])
             shift = self.probe * (high - low) * u
-            ends = torch.cat([x[owner] + shift, x[owner] - shift]).clamp(low, high)
-            _, value = search.ask(on[owner].repeat(2), ends)
-            up, down = value.chunk(2)
+            # The two probes of a pair one after the other, whatever comes together: a random
+            # defender flips its coins in this order.
+            ends = torch.stack([x[owner] + shift, x[owner] - shift], 1).flatten(0, 1)
+            _, value = search.ask(on[owner].repeat_interleave(2), ends.clamp(low, high))
+            up, down = value.reshape(-1, 2).unbind(1)
             slope = ((up - down) / (2 * self.probe * (high - low))).nan_to_num(0.0, 0.0, 0.0)
             # One probe of each owner at a time: in a fixed order, whatever came together.
             for i in range(first, min(first + together, most)):

@@ -79,7 +79,7 @@ class FAB(MinimumNorm):
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """Beyond the hyperplane, from the walk's place and from the input."""
         given, slope = walks.given.flatten(1), gradient.flatten(1)
-        x = walks.x.flatten(1)
+        x, loss = walks.x.flatten(1), loss.nan_to_num(0.0, 0.0, 0.0)
         kept = torch.where(walks.own["mistaken"], self.back, 1.0)[:, None]
         base = given + kept * (x - given)
         own = onto(search.space, base, slope, loss + (slope * (base - x)).sum(1))

@@ -74,5 +74,10 @@ class MinimumNorm(Descent):
         return torch.where(mistake, 0.0, torch.inf), torch.where(mistake, size, torch.inf)
 
     def done(self, search: Search, rows: Tensor) -> Tensor:
-        """Those with a mistake in the ball."""
-        return search.best.second[rows] <= search.space.eps
+        """Those with a mistake in the ball, and those for which no answer is one."""
+        return self.hopeless(search, rows) | (search.best.second[rows] <= search.space.eps)
+
+    def hopeless(self, search: Search, rows: Tensor) -> Tensor:
+        """For which examples nothing costs less than the right answer, bool [L]."""
+        y = search.turn.data.y[rows]
+        return search.floor[rows] >= search.cost.answered(y, y)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
+from arena.attacks.bpda import BPDA
 from arena.attacks.pgd import PGD
 from arena.attacks.wrapped import Wrapped
 from arena.core import Classifier, Cost, Learner, Player, Strategy, Task, Turn
@@ -54,8 +55,14 @@ class Transfer(Strategy):
             raise ValueError("Transfer.guess is empty; give at least one algorithm to train")
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the attack on the surrogates does not fit the player."""
+        """Raises ValueError if the attack on the surrogates does not fit the player, or them."""
         self.attack.check(player)
+        several = isinstance(self.guess, tuple) or self.seeds > 1
+        if several and isinstance(self.attack, BPDA):
+            raise ValueError(
+                "BPDA looks into one module, and Transfer combines several; give it one guess and "
+                "seeds=1, or another attack"
+            )
 
     def respond(self, turn: Turn) -> Tensor:
         """What fools the surrogates most, [B, ...].

@@ -1,15 +1,16 @@
 """Several attacks, and for each example what the best of them found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from arena import chance
 from arena.attacks.descent import Best
 from arena.attacks.losses import prices
 from arena.core import Player, Strategy, Turn, decide
-from arena.knowledge import INVALID, LabelView, ScoreView, View
+from arena.knowledge import INVALID, LabelView, ScoreView, View, WhiteBox
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,33 @@ class WorstCase(Strategy):
         """The best inputs that any attack found, [B, ...]."""
         best = Best(turn.data.x)
         rows = torch.arange(len(turn.data), device=turn.data.x.device)
-        least = self._offer(turn, best, rows, turn.data.x)
-        for attack in self.attacks:
+        least, rows = self._offer(turn, best, rows, turn.data.x)
+        for number, attack in enumerate(self.attacks):
             if turn.closing:
-                rows = (best.first > least).nonzero().squeeze(1)
+                rows = rows[best.first[rows] > least[rows]]
             if len(rows) == 0:
                 break
-            part = turn.on(rows)
-            self._offer(turn, best, rows, attack.respond(part))
+            # A seed of its own: the same attack twice is a restart.
+            part = replace(turn.on(rows), seed=chance.seed_of(turn.seed, number))
+            _, rows = self._offer(turn, best, rows, attack.respond(part))
         return best.x
 
-    def _offer(self, turn: Turn, best: Best, rows: Tensor, x: Tensor) -> Tensor:
-        """Judges moves `x` [b, ...]; returns the least that any answer could cost, [B]."""
-        cost, data = turn.player.cost, turn.data
-        kind = self.needs["defender"]
-        width = data.classes
+    def _offer(self, turn: Turn, best: Best, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges moves `x` [b, ...] for `rows` [b].
+
+        Returns the least that any answer could cost, [B], and those of `rows` that go on: who has
+        no query left to be judged by takes the attack's word, and leaves.
+        """
+        cost, data, kind = turn.player.cost, turn.data, self.needs["defender"]
+        width = data.classes if issubclass(kind, ScoreView) else data.classes + 1
+        if not issubclass(kind, WhiteBox):  # whose passes are counted, never rationed
+            paying = turn.see("defender", LabelView).remaining(rows) > 0
+            best.x.index_copy_(0, rows[~paying], x[~paying])
+            rows, x = rows[paying], x[paying]
         for at in torch.split(torch.arange(len(rows), device=rows.device), turn.batch_size):
             y = data.y[rows[at]]
             if issubclass(kind, ScoreView):
-                scores = turn.see("defender", kind).scores(x[at], rows[at])
+                scores = self._scores(turn, x[at], rows[at])
                 width, labels = scores.shape[1], decide(scores, data.classes)
                 second = cost.surrogate(scores, y, data.classes)
             else:
@@ -83,4 +92,11 @@ class WorstCase(Strategy):
             fit = (labels != INVALID) & ~second.isnan()
             first = torch.where(fit, cost.answered(labels, y), torch.inf)
             best.offer(x[at], first, torch.where(fit, second, torch.inf), rows[at])
-        return prices(cost, data.y, width, data.classes).amin(1)
+        return prices(cost, data.y, width, data.classes).amin(1), rows
+
+    def _scores(self, turn: Turn, x: Tensor, rows: Tensor) -> Tensor:
+        kind = self.needs["defender"]
+        if issubclass(kind, WhiteBox):
+            with torch.no_grad():
+                return turn.see("defender", WhiteBox).logits(x, rows)
+        return turn.see("defender", ScoreView).scores(x, rows)

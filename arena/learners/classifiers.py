@@ -54,7 +54,7 @@ class ModuleClassifier(Classifier):
 
     def rounded(self, dtype: torch.dtype) -> "ModuleClassifier":
         """A copy in `dtype`, whose inputs are rounded and whose logits come back in float32."""
-        return _Rounded(copy.deepcopy(self._module).to(dtype), self.classes)
+        return _Rounded(copy.deepcopy(self._module), self.classes, dtype)
 
     @property
     def module(self) -> nn.Module:
@@ -72,10 +72,13 @@ class ModuleClassifier(Classifier):
 
 
 class _Rounded(ModuleClassifier):
+    def __init__(self, module: nn.Module, classes: int, dtype: torch.dtype) -> None:
+        super().__init__(module.to(dtype), classes)
+        self._dtype = dtype
+
     def _pass(self, *given: Tensor) -> Tensor:
         (x,) = given
-        dtype = next(self._module.parameters()).dtype
-        return super()._pass(x.to(dtype)).float()
+        return super()._pass(x.to(self._dtype)).float()
 
 
 def laid_out(module: nn.Module) -> nn.Module:

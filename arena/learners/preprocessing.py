@@ -42,10 +42,18 @@ class Preprocessed(nn.Module):
     Attributes:
         preprocess: The transformation, run first, in training as in use.
         model: A module from what it returns to logits [B, K].
+
+    Raises:
+        ValueError: If the model flips coins of its own.
     """
 
     def __init__(self, preprocess: Transformation, model: nn.Module) -> None:
         super().__init__()
+        if getattr(model, "random", False) is True:
+            raise ValueError(
+                "a random model cannot stand behind a preprocessing, which would hide its coins; "
+                "write one Transformation that does both"
+            )
         self.preprocess = preprocess
         self.model = model
         self._trained = 0
