@@ -72,18 +72,22 @@ class APGD(Descent):
         """At random in the space, aimed at the target of its number."""
         walks.x = search.space.sample(walks.given, walks.key)
         search.aim(walks, self.targets)
-        endless = torch.full_like(walks.rows, torch.inf, dtype=walks.x.dtype)
-        walks.own |= {
-            "length": torch.full_like(endless, 2.0),  # of the next step, in units of eps
+        self.track(walks)
+        own, none = walks.own, torch.zeros_like(walks.own["least"])
+        own |= {
+            "length": none + 2.0,  # of the next step, in units of eps
             "before": walks.x,
-            "best": walks.x,
-            "slope": torch.zeros_like(walks.x),  # the gradient at the best place
-            "least": endless,  # the loss there
-            "last": endless,
-            "rises": torch.zeros_like(endless),  # steps that improved since the checkpoint
-            "least_then": endless,  # as of the last checkpoint
-            "cut_then": torch.ones_like(endless, dtype=torch.bool),
+            "last": own["least"],  # the loss a step ago
+            "rises": none,  # steps that improved since the checkpoint
+            "least_then": own["least"],  # as of the last checkpoint
+            "cut_then": torch.ones_like(none, dtype=torch.bool),
         }
+
+    @staticmethod
+    def track(walks: Walks) -> None:
+        """The best place of a walk, the gradient and the loss there: unknown yet."""
+        least = torch.full_like(walks.rows, torch.inf, dtype=walks.x.dtype)
+        walks.own |= {"best": walks.x, "slope": torch.zeros_like(walks.x), "least": least}
 
     def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
         """The objective, over all winning answers or towards the walk's target."""
@@ -96,6 +100,8 @@ class APGD(Descent):
         """A step with momentum from where the walk is, or from its best place."""
         own, space = walks.own, search.space
         self.remember(walks, loss, gradient)
+        own["rises"] = own["rises"] + (loss < own["last"]) * (walks.t > 0)
+        own["last"] = loss
         x, gradient = self.judged(walks, gradient)
         ahead = torch.addcmul(
             x, space.steepest(gradient), walks.wide(own["length"]), value=-space.eps
@@ -109,12 +115,10 @@ class APGD(Descent):
 
     @staticmethod
     def remember(walks: Walks, loss: Tensor, gradient: Tensor) -> None:
-        """Counts a step that lowered the loss, and keeps the best place with its gradient."""
+        """Keeps the best place, with the gradient and the loss there."""
         own = walks.own
         better = loss < own["least"]
         wide = walks.wide(better)
-        own["rises"] = own["rises"] + (loss < own["last"]) * (walks.t > 0)
-        own["last"] = loss
         own["least"] = torch.where(better, loss, own["least"])
         own["best"] = torch.where(wide, walks.x, own["best"])
         own["slope"] = torch.where(wide, gradient, own["slope"])

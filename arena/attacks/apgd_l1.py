@@ -38,12 +38,13 @@ class APGDL1(APGD):
 
     def begin(self, search: Search, walks: Walks) -> None:
         """At normal noise, projected onto the largest ball, which leaves few coordinates of it."""
-        super().begin(search, walks)
         noise = chance.normal(walks.key, walks.given.shape[1:])
         walks.x = self._ball(search, _BALLS[0][1]).project(walks.given, walks.given + noise)
+        search.aim(walks, self.targets)
+        self.track(walks)
         none = torch.zeros_like(walks.own["least"])
         walks.own |= {
-            "best": walks.x,
+            "length": none,  # of the next step, in units of the ball's radius
             "moving": none,  # k
             "differed": none,  # coordinates of the best place, at the last look
             "looked": torch.zeros_like(walks.t),  # steps since then
