@@ -30,7 +30,8 @@ class FMN(MinimumNorm):
 
     Attributes:
         step: The first step's length; the last's is a hundredth.
-        gamma: The first change of the radius; the last is a fiftieth.
+        gamma: The first change of the radius; the last is a fiftieth. In L2 and L0 0.2 with a step
+            of 2 was measured to come nearer than the paper's, which are the defaults.
     """
 
     steps: Count = 99
