@@ -27,7 +27,8 @@ AUTOATTACK = WorstCase((APGD(100), APGD_T, FAB(100), Square(5000)))
 BALLS = [
     (PGD_40, ("torchattacks:pgd-linf", "foolbox:pgd-linf"), Linf(0.2), 200),
     (PGD_40, ("torchattacks:pgd-l2",), L2(2.0), 200),
-    (APGD(100), ("pyautoattack:apgd-ce-linf", "torchattacks:apgd-ce-linf"), Linf(0.2), 200),
+    # Between seeds 200 images move by a point: more where they can be had in a minute.
+    (APGD(100), ("pyautoattack:apgd-ce-linf", "torchattacks:apgd-ce-linf"), Linf(0.2), 500),
     (APGD(100), ("pyautoattack:apgd-ce-l2",), L2(2.0), 200),
     (APGDL1(100, restarts=5), ("pyautoattack:apgd-ce-l1",), L1(12.0), 200),
     (APGD_T, ("pyautoattack:apgd-t-linf",), Linf(0.2), 200),
