@@ -14,7 +14,6 @@ test: $(VENV)/.installed check
 # What takes minutes: published models, and the reference libraries beside ours.
 parity: $(VENV)/.peers
 	$(BIN)/python -m pytest -m "slow or peers"
-	$(BIN)/python -m pytest tests/test_borrowed.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
