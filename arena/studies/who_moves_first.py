@@ -171,5 +171,5 @@ def error_figure(played: Mapping[str, list[Played]]) -> "Figure":
     axes.axhline(float(clean), color="grey", ls=":", label="clean error (mean)")
     axes.set(xlabel="round", ylabel="defender's error under attack", ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, ncols=2, fontsize="small")
+    figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize="small")
     return figure
