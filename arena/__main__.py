@@ -105,9 +105,9 @@ def _mistakes() -> tuple[type[Exception], ...]:
     # ValueError covers configuration, ranges, data and unplayable matches; OSError files and disk.
     found += (ValueError, OSError, NotImplementedError)
     if "arena.core" in sys.modules:
-        from arena.core import IllegalMove
+        from arena.core import IllegalMove, Refuted
 
-        found += (IllegalMove,)
+        found += (IllegalMove, Refuted)
     return found
 
 
@@ -161,7 +161,7 @@ def _keys(node: Any, prefix: str) -> list[str]:
 
 _ROOT = {
     **dict.fromkeys(("game", "order", "attacker", "defender", "study"), Node),
-    **{"seed": int, "batch_size": Count, "threads": Count},
+    **{"seed": int, "batch_size": Count, "threads": Count, "models": str | None},
 }
 
 
@@ -207,6 +207,7 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
     Arena(game, players, order)  # refuses an unplayable match before more is imported or written
 
     from arena.log import claim
+    from arena.store import Store
     from arena.studies.study import Setup
 
     hparams = _hparams(now)
@@ -217,7 +218,8 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
         seed=plain["seed"],
         batch_size=plain["batch_size"],
         folder=folder,
-        config={key: value for key, value in plain.items() if key != "study"},
+        store=Store(Path(plain["models"])) if plain["models"] else None,
+        config={key: plain[key] for key in plain if key not in ("study", "models")},
         hparams=hparams,
     )
     study = build(plain["study"])

@@ -13,6 +13,7 @@ from arena import chance
 from arena.core import IllegalMove, Labelled, Move, MoveOrder, Player, Turn
 from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import BudgetExceeded, Ledger, Random, View
+from arena.store import Store
 
 
 class Unplayable(ValueError):
@@ -37,11 +38,17 @@ class Record:
     costs: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """Per-example costs, float64 [n]; NaN where an example could not be scored."""
     exhibit: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    certified: Tensor | None = field(default=None, repr=False)
+    """Whether [n] it is proved that no legal move makes the defender err; None: nothing is."""
+
+    def outcomes(self) -> dict[str, Tensor]:
+        """What is known example by example: each player's costs, and what is `certified`."""
+        return self.costs | ({} if self.certified is None else {"certified": self.certified})
 
     def line(self) -> dict[str, Any]:
         """The record as plain data, for a line of JSON; tensors are kept elsewhere."""
         plain = dict(vars(self))
-        del plain["costs"], plain["exhibit"]
+        del plain["costs"], plain["exhibit"], plain["certified"]
         return plain | {"notes": list(self.notes)}
 
 
@@ -57,6 +64,7 @@ class Arena:
         order: Who moves when.
         seed: Seed of the deal and of every move.
         batch_size: The most examples that a strategy should put through a model at once.
+        store: Where trained models are kept and found again; None: nowhere.
 
     Raises:
         Unplayable: If names do not match, a player never moves, or a strategy needs a view that
@@ -70,12 +78,14 @@ class Arena:
         order: MoveOrder,
         seed: int = 0,
         batch_size: int = 1024,
+        store: Store | None = None,
     ) -> None:
         self.game = game
         self.players = dict(players)
         self.order = order
         self.seed = seed
         self.batch_size = batch_size
+        self.store = store
         self.rounds_played = 0
         self._check_names()
         self._check_needs()
@@ -174,6 +184,7 @@ class Arena:
             batch_size=self.batch_size,
             look=partial(self._look, name, ledger),
             closing=self._closes(name, stage),
+            store=self.store,
         )
         # torch counts what is done to a tensor in place: a game whose data a player can change
         # would have to copy all of them for every turn.
@@ -261,6 +272,7 @@ class Arena:
             notes=(*self._notes, *scores.notes),
             costs=scores.costs,
             exhibit=scores.exhibit,
+            certified=scores.certified,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from arena import chance
 from arena.fields import Declared
 from arena.knowledge import INVALID, REFUSED, Knowledge, View, WhiteBox
+from arena.store import Store
 
 Move = Any
 """What a strategy returns: inputs [B, ...], a `Classifier`, or what the game's rules say."""
@@ -27,6 +28,10 @@ V = TypeVar("V", bound=View)
 
 class IllegalMove(Exception):
     """A strategy returned what its player's action space does not contain."""
+
+
+class Refuted(Exception):
+    """A mistake was found where a certificate says that there is none: one of the two is wrong."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,21 @@ class Classifier(ABC):
     def answer(self, x: Tensor) -> Answers:
         """Labels and scores (log-probabilities) in one pass."""
         logits = self.logits(x)
-        return Answers(decide(logits, self.classes), logits.log_softmax(dim=1))
+        return Answers(decide(logits, self.classes), self.published(logits))
+
+    def published(self, logits: Tensor) -> Tensor:
+        """The scores [B, K or K + 1], log-probabilities, that it lets out with such logits."""
+        return logits.log_softmax(dim=1)
+
+    def certified(self, given: Labelled, actions: "ActionSpace") -> Tensor | None:
+        """Whether [B] it is proved that every legal output for an input is answered `given.y`.
+
+        None: this classifier proves nothing.
+
+        Raises:
+            ValueError: If it proves something, but nothing about such `actions`.
+        """
+        return None
 
     def rounded(self, dtype: torch.dtype) -> "Classifier":
         """The same classifier in a coarser arithmetic, for search; itself where there is none."""
@@ -366,6 +385,7 @@ class Turn:
         closing: Whether what it sees of its opponents is what this round will be scored with: they
             have moved, and do not move again.
         which: For part of a turn (`on`), the numbers of its examples in the whole.
+        store: Where models are kept that were trained before; None: nowhere.
         kept: What `keep` was given.
     """
 
@@ -379,6 +399,7 @@ class Turn:
     look: Callable[[str, type[View]], View]
     closing: bool = False
     which: Tensor | None = None
+    store: Store | None = None
     kept: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     def see(self, opponent: str, kind: type[V]) -> V:

@@ -133,6 +133,9 @@ class Answering(Protocol):
     def logits(self, x: Tensor) -> Tensor:
         """Logits [B, K] or [B, K + 1]."""
 
+    def published(self, logits: Tensor) -> Tensor:
+        """The scores that it lets out with such logits."""
+
     @property
     def module(self) -> nn.Module:
         """The module behind it."""
@@ -263,7 +266,7 @@ class ScoreView(LabelView):
         """
         asked = self._asked(rows)
         self._ledger.charge(rows)
-        return asked.logits(x.detach()).log_softmax(dim=1)
+        return asked.published(asked.logits(x.detach()))
 
 
 class WhiteBox(ScoreView):

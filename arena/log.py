@@ -5,12 +5,10 @@ of all rounds beside what the next one depends on; the readable files are made f
 is killed loses the round it was playing and nothing else.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from arena.arena import Record
 from arena.events import Events
+from arena.files import atomically, held
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -30,43 +29,6 @@ def identity(config: Mapping[str, Any]) -> str:
     """A hash of a configuration: what a run's folder belongs to."""
     text = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def atomically(path: Path, content: bytes) -> None:
-    """Replaces what `path` holds: wholly or not at all.
-
-    Raises:
-        OSError: If the disk is full, say; the old file stays.
-    """
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(scratch, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def held(lock: Path) -> Iterator[None]:
-    """Holds the folder that `lock` lies in (made if it is not there) against other processes.
-
-    Raises:
-        BlockingIOError: If another process holds it.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as file:  # closing it, or dying, lets go
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{lock.parent} is being written by another process; wait for it, or choose "
-                "another folder with hydra.run.dir=..."
-            ) from None
-        yield
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -78,7 +40,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     path = folder / CHECKPOINT
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True)
-        missing = {"identity", "lines", "costs", "exhibit", "state"} - saved.keys()
+        missing = {"identity", "lines", "outcomes", "exhibit", "state"} - saved.keys()
     except Exception as error:  # whatever a damaged file makes the unpickler raise
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}); remove the folder to start anew"
@@ -108,7 +70,7 @@ class RunLog:
         self.identity = identity(config)
         self.hparams = dict(hparams or {})
         self.lines: list[dict[str, Any]] = []
-        self.costs: dict[str, Tensor] = {}
+        self.outcomes: dict[str, Tensor] = {}
         self.exhibit: dict[str, Tensor] = {}
         self.state: dict[str, Any] | None = None
         self._hold = ExitStack()
@@ -132,7 +94,7 @@ class RunLog:
                 f"{self.folder} holds a run of another configuration; choose another folder with "
                 "hydra.run.dir=... or remove it"
             )
-        self.lines, self.costs = saved["lines"], saved["costs"]
+        self.lines, self.outcomes = saved["lines"], saved["outcomes"]
         self.exhibit, self.state = saved["exhibit"], saved["state"]
         self._write_readable()
 
@@ -148,16 +110,16 @@ class RunLog:
             self._events = Events(self.folder, record.round, self.hparams)
         self._events.round(record)
         self.lines = [*self.lines, record.line()]
-        self.costs = {
-            name: torch.cat([self.costs.get(name, cost.new_empty(0, len(cost))), cost[None]])
-            for name, cost in record.costs.items()
+        self.outcomes = {
+            name: torch.cat([self.outcomes.get(name, each.new_empty(0, len(each))), each[None]])
+            for name, each in record.outcomes().items()
         }
         self.exhibit = record.exhibit
         self.state = state
         saved = {
             "identity": self.identity,
             "lines": self.lines,
-            "costs": self.costs,
+            "outcomes": self.outcomes,
             "exhibit": self.exhibit,
             "state": state,
         }
@@ -171,7 +133,7 @@ class RunLog:
 
         text = "".join(json.dumps(plain(line)) + "\n" for line in self.lines)
         atomically(self.folder / "rounds.jsonl", text.encode())
-        atomically(self.folder / "outcomes.safetensors", save(self.costs))
+        atomically(self.folder / "outcomes.safetensors", save(self.outcomes))
 
     def __exit__(
         self,
@@ -230,7 +192,7 @@ def claim(
     import yaml
 
     def match(config: Any) -> str:
-        return identity({**config, "study": config["study"]["_target_"]})
+        return identity({**config, "study": config["study"]["_target_"], "models": None})
 
     home = folder / ".hydra"
     with held(folder / ".run.lock"):

@@ -62,7 +62,7 @@ def write_page(folder: Path, page: Page) -> Path:
     """Writes `report.html` into the folder, its figures inlined."""
     import jinja2
 
-    from arena.log import atomically
+    from arena.files import atomically
 
     figures = []
     for name in page.figures:
@@ -77,7 +77,7 @@ def write_page(folder: Path, page: Page) -> Path:
 
 def save_study(folder: Path, page: Page) -> Path:
     """Writes a study's page, and `study.json`, from which it can be rendered again."""
-    from arena.log import atomically
+    from arena.files import atomically
 
     atomically(folder / "study.json", json.dumps(asdict(page), indent=1).encode())
     return write_page(folder, page)

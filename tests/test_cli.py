@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from arena import report
-from arena.log import held, read_rounds
+from arena.files import held
+from arena.log import read_rounds
 
 TINY = ["learner=linear", "defender.strategy.recipe.epochs=1", "game.examples=20", "study.rounds=1"]
 

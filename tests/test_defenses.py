@@ -1,6 +1,7 @@
 """Defenders: what they learn, what they may look at, and what they give away."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from arena.costs import ErrorRate, Negation
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
+from arena.defenses.inner import attacked
 from arena.defenses.retrain import Retrain, union
 from arena.knowledge import (
     Knowledge,
@@ -30,7 +32,7 @@ from arena.knowledge import (
 )
 from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
-from arena.learners.training import Diverged, Trainer
+from arena.learners.training import Diverged, Step, Trainer
 
 LINEAR = MLP(())
 EPS = 0.1
@@ -163,9 +165,9 @@ def test_every_example_is_seen_once_an_epoch():
 
     @dataclass(frozen=True)
     class Spy(Trainer):
-        def loss(self, module, batch, seed, task):
-            seen.append(batch.x[:, 0].tolist())
-            return module(batch.x).sum()
+        def loss(self, module, step):
+            seen.append(step.batch.x[:, 0].tolist())
+            return module(step.batch.x).sum()
 
     x = (torch.arange(10) / 10)[:, None]
     Spy(LINEAR, epochs=2, batch_size=4).train(Labelled(x, torch.zeros(10).long(), 2), seed=0)
@@ -208,7 +210,7 @@ def test_steps_so_large_that_the_loss_overflows_are_reported():
         trainer.train(separable(), 0)
     assert isinstance(caught.value, ValueError)
     said = str(caught.value)
-    assert said.startswith("ERM diverged in epoch ") and " of 3: the loss is " in said
+    assert re.match(r"ERM diverged in epoch 1 of 3, step \d of 2: the loss is ", said)
     assert "lower lr=1e+20 or check the data" in said
 
 
@@ -220,9 +222,9 @@ class Poisoned(Trainer):
     after: int = 0
     calls: ClassVar[list[int]] = []
 
-    def loss(self, module, batch, seed, task):
-        self.calls.append(seed)
-        loss = module(batch.x).mean()
+    def loss(self, module, step):
+        self.calls.append(step.seed)
+        loss = module(step.batch.x).mean()
         if len(self.calls) <= self.after:
             return loss
         if self.kind == "loss":
@@ -235,11 +237,11 @@ def poisoned(**fields):
     return Poisoned(LINEAR, batch_size=100, **fields).train(separable(), 0)
 
 
-def test_the_epoch_in_which_the_loss_became_nan_is_named():
-    with pytest.raises(Diverged, match=r"Poisoned diverged in epoch 1 of 4: the loss is nan;"):
+def test_the_step_in_which_the_loss_became_nan_is_named():
+    with pytest.raises(Diverged, match=r"Poisoned diverged in epoch 1 of 4, step 1 of 2: the lo"):
         poisoned(epochs=4)
-    with pytest.raises(Diverged, match=r"diverged in epoch 3 of 4: the loss is nan; lower lr="):
-        poisoned(epochs=4, after=4)  # 200 examples: two batches an epoch
+    with pytest.raises(Diverged, match=r"epoch 3 of 4, step 2 of 2: the loss is nan; lower lr="):
+        poisoned(epochs=4, after=5)  # 200 examples: two batches an epoch
     assert isinstance(poisoned(epochs=4, after=8), ModuleClassifier)
 
 
@@ -300,8 +302,9 @@ def test_the_inner_attack_makes_no_parameter_gradients_and_the_outer_step_does()
     trainer = AdversarialTraining(MLP((4,)), inner=Spy())
     Spy.turns.clear()
     module = trainer.learner.build(data.shape, 2, seed=0).train()
-    attacked = trainer.attacked(module, data, 11, task)
-    assert task.actions.contains(data.x, attacked).all()
+    step = Step(data, 11, task=task)
+    moved = attacked(trainer.inner, module, step, task)
+    assert task.actions.contains(data.x, moved).all()
     assert module.training
     for p in module.parameters():
         assert p.requires_grad and p.grad is None
@@ -309,7 +312,7 @@ def test_the_inner_attack_makes_no_parameter_gradients_and_the_outer_step_does()
     assert turn.seed == 11 and torch.equal(turn.data.x, data.x)
     assert turn.player.cost == task.cost and turn.player.actions == task.actions
     assert turn.see("defender", WhiteBox).task == task
-    trainer.loss(module, data, 11, task).backward()
+    trainer.loss(module, step).backward()
     for p in module.parameters():
         assert p.grad is not None and p.grad.abs().sum() > 0
 
@@ -320,12 +323,13 @@ def test_the_loss_is_the_declared_mixture(clean):
     task = task_of(data)
     trainer = AdversarialTraining(LINEAR, inner=Spy(), clean=clean)
     module = LINEAR.build(data.shape, 2, seed=0)
-    attacked = trainer.attacked(module, data, 0, task)
+    step = Step(data, 0, task=task)
+    moved = attacked(trainer.inner, module, step, task)
     on_clean, on_attacked = (
-        nn.functional.cross_entropy(module(x), data.y) for x in (data.x, attacked)
+        nn.functional.cross_entropy(module(x), data.y) for x in (data.x, moved)
     )
     assert not torch.isclose(on_clean, on_attacked)
-    found = trainer.loss(module, data, 0, task)
+    found = trainer.loss(module, step)
     torch.testing.assert_close(found, clean * on_clean + (1 - clean) * on_attacked)
 
 
@@ -370,9 +374,9 @@ def batch(value, label, n=10):
 class Recorder(ERM):
     data: ClassVar[list] = []
 
-    def train(self, data, seed, task=None, learner=None):
+    def train(self, data, seed, task=None, learner=None, store=None):
         Recorder.data.append(data)
-        return super().train(data, seed, task, learner)
+        return super().train(data, seed, task, learner, store)
 
 
 @pytest.mark.parametrize(("memory", "kept"), [("all", [0, 1, 2]), ("latest", [2])])

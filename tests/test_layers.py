@@ -7,8 +7,8 @@ ROOT = Path(__file__).parent.parent / "arena"
 
 # Each room may import those before it (and itself, where marked in SAME).
 ORDER = [
-    {"fields", "chance"},
-    {"declaration"},
+    {"fields", "chance", "files"},
+    {"declaration", "store"},
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},
     {"actions", "costs", "learners", "data"},

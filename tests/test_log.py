@@ -19,9 +19,10 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.retrain import Retrain
 from arena.events import Events
+from arena.files import atomically, held
 from arena.games.evasion import Evasion
 from arena.learners.networks import MLP
-from arena.log import CHECKPOINT, RunLog, atomically, claim, held, read_checkpoint, read_rounds
+from arena.log import CHECKPOINT, RunLog, claim, read_checkpoint, read_rounds
 
 CONFIG = {"a": 1, "study": {"_target_": "S", "rounds": 3}}
 
@@ -101,8 +102,8 @@ def test_what_is_written_comes_back(tmp_path):
     played = play(tmp_path, 3)
     with RunLog(tmp_path, CONFIG) as log:
         assert len(log.lines) == 3
-        assert torch.equal(log.costs["attacker"][:, 0], torch.full((3,), -0.5).double())
-        assert log.costs["attacker"].isnan()[:, 1].all()
+        assert torch.equal(log.outcomes["attacker"][:, 0], torch.full((3,), -0.5).double())
+        assert log.outcomes["attacker"].isnan()[:, 1].all()
         assert log.state["rounds_played"] == played.state["rounds_played"] == 3
     line = read_rounds(tmp_path)[2]
     assert (line["round"], line["payoffs"]) == (2, {"attacker": 0.5})

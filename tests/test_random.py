@@ -115,12 +115,27 @@ def test_outside_a_view_an_answer_is_a_function_of_the_input():
 
 
 def test_coins_are_fresh_in_training_and_repeat_with_the_seed():
+    """The coins of a module in training are torch's own, which a training seeds."""
     module, x = NOISY.build((1, 4, 4), 3, seed=0), points().x
-    first, second = module(x), module(x)
-    assert ((first - second).abs().amax(1) > 1e-3).all()
-    twin = NOISY.build((1, 4, 4), 3, seed=0)
-    assert torch.equal(twin(x), first) and torch.equal(twin(x), second)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        first, second = module(x), module(x)
+        assert ((first - second).abs().amax(1) > 1e-3).all()
+        torch.manual_seed(5)
+        assert torch.equal(module(x), first) and torch.equal(module(x), second)
     assert torch.equal(module.eval()(x), module(x))
+
+
+def test_a_random_model_behind_a_random_preprocessing_has_coins_of_its_own():
+    """Noise after a random resizing: answers differ by either's coins, and repeat with the key."""
+    inner = Preprocessed(GaussianNoise(0.3), MLP().build((1, 4, 4), 3, seed=0))
+    fixed = Preprocessed(BitDepth(8), inner).eval()
+    x, key = points().x, chance.keys(1, len(points()))
+    assert fixed.random and torch.equal(fixed(x, key), fixed(x, key))
+    assert ((fixed(x, key) - fixed(x, chance.fold(key, 9))).abs().amax(1) > 1e-3).all()
+    rounded = BitDepth(8)(x, key)
+    assert torch.equal(fixed(x, key), inner(rounded, chance.fold(key, 1)))
+    assert type(committed(fixed, 3)) is RandomClassifier
 
 
 def test_only_a_random_transformation_makes_a_random_classifier():

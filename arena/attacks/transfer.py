@@ -94,7 +94,7 @@ class Transfer(Strategy):
             )
             # The first is the one that is trained where there is one alone.
             seed = chance.seed_of(turn.seed, "surrogate", *([k] if k else []))
-            surrogates.append(algorithm.train(data, seed, task, learner))
+            surrogates.append(algorithm.train(data, seed, task, learner, turn.store))
         return surrogates
 
     def _view(self, surrogates: list[Classifier], turn: Turn) -> WhiteBox:

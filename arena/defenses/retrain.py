@@ -41,7 +41,7 @@ class Retrain(Strategy):
         samples = turn.see("attacker", SampleView).samples
         shown = samples if self.memory == "all" else samples[-1:]
         data = union(turn.data, *shown)
-        return self.recipe.train(data, turn.seed, self.recipe.task(turn))
+        return self.recipe.train(data, turn.seed, self.recipe.task(turn), store=turn.store)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> ModuleClassifier:
         """As its recipe."""

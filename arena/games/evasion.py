@@ -23,6 +23,7 @@ from arena.core import (
     Outcome,
     Perturbations,
     Player,
+    Refuted,
     Task,
     first,
 )
@@ -226,6 +227,7 @@ class EvasionBoard(Board):
         Raises:
             IllegalMove: If an answer is outside the defender's space.
             ValueError: If the model has no finite answer to an input as it was dealt.
+            Refuted: If a mistake was made on an example that is certified to allow none.
         """
         dealt, rows = self.dealt, self.scored
         played: Tensor = past.standing["attacker"]
@@ -269,6 +271,16 @@ class EvasionBoard(Board):
             "gradients": float(outcome.gradients.double().mean()),
         }
         actions = self.players["attacker"].actions
+        certified = model.certified(dealt[rows], actions)
+        if certified is not None:
+            wrongly = certified & (attacked.labels != dealt.y[rows])
+            if (i := first(wrongly)) is not None:
+                raise Refuted(
+                    f"input {int(rows[i])} is certified to be answered {int(dealt.y[rows[i]])} "
+                    f"anywhere in {actions}, but the attacker got {int(attacked.labels[i])}: "
+                    "the certificate or the check of legal moves is wrong; please report it"
+                )
+            metrics["certified_error"] = float((~certified).double().mean())
         if isinstance(actions, Perturbations):
             size = actions.size(dealt.x[rows], played[rows])
             metrics["size"] = float(size.double().mean())
@@ -280,7 +292,9 @@ class EvasionBoard(Board):
             "clean_answer": clean.labels[few],
             "attacked_answer": attacked.labels[few],
         }
-        return Scores(costs, metrics, {k: v.cpu() for k, v in exhibit.items()}, notes)
+        exhibit = {name: tensor.cpu() for name, tensor in exhibit.items()}
+        proved = None if certified is None else certified.cpu()
+        return Scores(costs, metrics, exhibit, notes, proved)
 
     def _answers(self, model: Classifier, x: Tensor) -> Answers:
         parts = [model.answer(part) for part in torch.split(x, self.batch_size)]

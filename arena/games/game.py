@@ -91,12 +91,15 @@ class Scores:
         metrics: Further figures to log.
         exhibit: A few examples to look at, tensors by name.
         notes: Sentences about what could not be scored.
+        certified: Whether [n] it is proved that no legal move makes the defender err on an
+            example; None where nothing is proved.
     """
 
     costs: dict[str, Tensor]
     metrics: dict[str, float]
     exhibit: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    certified: Tensor | None = None
 
 
 class Game(Declared, ABC):

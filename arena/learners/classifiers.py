@@ -128,6 +128,9 @@ class _Drawn(Classifier):
     def logits(self, x: Tensor) -> Tensor:
         return self._of.logits_by(self._key, x)
 
+    def published(self, logits: Tensor) -> Tensor:
+        return self._of.published(logits)
+
 
 def committed(module: nn.Module, classes: int) -> ModuleClassifier:
     """The move that commits to a module: a `RandomClassifier` if it says that it is `random`."""

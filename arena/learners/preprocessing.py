@@ -41,27 +41,18 @@ class Preprocessed(nn.Module):
 
     Attributes:
         preprocess: The transformation, run first, in training as in use.
-        model: A module from what it returns to logits [B, K].
-
-    Raises:
-        ValueError: If the model flips coins of its own.
+        model: A module from what it returns to logits [B, K]; it may flip coins of its own.
     """
 
     def __init__(self, preprocess: Transformation, model: nn.Module) -> None:
         super().__init__()
-        if getattr(model, "random", False) is True:
-            raise ValueError(
-                "a random model cannot stand behind a preprocessing, which would hide its coins; "
-                "write one Transformation that does both"
-            )
         self.preprocess = preprocess
         self.model = model
-        self._trained = 0
 
     @property
     def random(self) -> bool:
         """Whether the logits depend on coins, see `RandomClassifier`."""
-        return self.preprocess.random
+        return self.preprocess.random or flips_coins(self.model)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """Logits [B, K], by the coins `key` [B]; without them, by those of the input itself.
@@ -69,10 +60,29 @@ class Preprocessed(nn.Module):
         In training mode these differ from pass to pass, lest an input meet one draw for ever.
         """
         if key is None:
-            self._trained += self.training
-            key = chance.fold(chance.of(x.detach()), self._trained if self.training else 0)
-        logits: Tensor = self.model(self.preprocess(x, key))
-        return logits
+            key = coins(x, self.training)
+        seen = self.preprocess(x, key)
+        return answered(self.model, seen, chance.fold(key, 1))
+
+
+def flips_coins(module: nn.Module) -> bool:
+    """Whether a module says that its logits depend on coins, `module(x, key)`."""
+    return getattr(module, "random", False) is True
+
+
+def answered(module: nn.Module, x: Tensor, key: Tensor) -> Tensor:
+    """The logits [B, K] of a module, by the coins `key` [B] if it flips any."""
+    logits: Tensor = module(x, key) if flips_coins(module) else module(x)
+    return logits
+
+
+def coins(x: Tensor, training: bool) -> Tensor:
+    """The coins [B] of inputs that come without: their own; in training, new ones a pass.
+
+    The new ones are drawn from torch's generator, which a training seeds.
+    """
+    own = chance.of(x.detach())
+    return chance.fold(own, int(torch.randint(1 << 62, ()))) if training else own
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from arena.core import MoveOrder, Player
 from arena.fields import Declared
 from arena.games.game import Game
 from arena.log import RunLog
+from arena.store import Store
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Setup:
     """A match, ready to play, and where its record goes.
 
     Attributes:
+        store: Where trained models are kept; None: nowhere.
         config: The whole configuration as plain data; with order and seed, the match's identity.
         hparams: What a sweep compares.
     """
@@ -30,12 +32,13 @@ class Setup:
     seed: int
     batch_size: int
     folder: Path
+    store: Store | None
     config: Mapping[str, Any]
     hparams: Mapping[str, Any] = field(default_factory=dict)
 
     def arena(self) -> Arena:
         """The match, checked but not begun."""
-        return Arena(self.game, self.players, self.order, self.seed, self.batch_size)
+        return Arena(self.game, self.players, self.order, self.seed, self.batch_size, self.store)
 
     def variant(self, order: MoveOrder, seed: int, folder: Path) -> "Setup":
         """The same match under another order and seed."""
@@ -44,12 +47,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class Played:
-    """A match that was played: its lines, and costs [rounds, n] by player."""
+    """A match that was played.
+
+    Attributes:
+        lines: A line a round.
+        outcomes: By player, the costs [rounds, n]; and what is `certified`, bool, if anything is.
+        fresh: How many of its rounds were played just now; the others were found in the folder.
+    """
 
     lines: list[dict[str, Any]]
-    costs: dict[str, np.ndarray[Any, Any]]
+    outcomes: dict[str, np.ndarray[Any, Any]]
     fresh: int
-    """How many of its rounds were played just now; the others were found in the folder."""
 
 
 def play(setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None]) -> Played:
@@ -66,8 +74,8 @@ def play(setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None]) -> P
             for record in arena.play(rounds):
                 log.write(record, arena.state_dict())
                 tell(record.line())
-        costs = {name: cost[:rounds].numpy() for name, cost in log.costs.items()}
-        return Played(log.lines[:rounds], costs, max(rounds - found, 0))
+        outcomes = {name: each[:rounds].numpy() for name, each in log.outcomes.items()}
+        return Played(log.lines[:rounds], outcomes, max(rounds - found, 0))
 
 
 class Study(Declared, ABC):

@@ -66,7 +66,7 @@ class WhoMovesFirst(Study):
 
 def payoff(played: list[Played], player: str) -> list[np.ndarray[Any, Any]]:
     """Per seed, each example's payoff averaged over the rounds, [n]."""
-    return [-np.nanmean(match.costs[player], axis=0) for match in played]
+    return [-np.nanmean(match.outcomes[player], axis=0) for match in played]
 
 
 def metric(played: list[Played], name: str) -> np.ndarray[Any, Any]:

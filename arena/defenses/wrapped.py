@@ -1,0 +1,99 @@
+"""Defenses that are put around what another strategy commits to."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.core import Classifier, Labelled, Player, Strategy, Turn
+from arena.knowledge import View, WhiteBox
+from arena.learners.classifiers import committed
+
+_WITHIN = "model."
+
+
+@dataclass(frozen=True)
+class Wrapper(Strategy):
+    """Commits to another strategy's model with something around it. Wrappers nest.
+
+    Attributes:
+        of: The strategy whose model it is; any that commits to a module.
+    """
+
+    of: Strategy
+
+    @property
+    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+        """What the inner strategy needs."""
+        return self.of.needs
+
+    @property
+    def exposes(self) -> type[View]:
+        """A module, like what it is around."""
+        return self.of.exposes
+
+    @property
+    def reserve(self) -> float:
+        """The share of the training data that the inner strategy must not see: `tune` gets it."""
+        return 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """The inner strategy's: what there is to train."""
+        return self.of.facts()
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
+        if self.of.exposes is not WhiteBox:
+            raise ValueError(
+                f"{type(self).__name__} is put around a module, and of={type(self.of).__name__} "
+                f"commits to a model that shows {self.of.exposes.__name__} at most; use a strategy "
+                "that trains a network"
+            )
+        self.of.check(player)
+
+    @abstractmethod
+    def around(self, model: nn.Module, data: Labelled) -> nn.Module:
+        """The whole: a module whose part `model` is the given one. What is tuned is in buffers.
+
+        `data` are there for their shape, classes and box.
+        """
+
+    def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
+        """Sets the buffers of the whole by `data`, which the inner model was not trained on."""
+        return None
+
+    def commit(self, module: nn.Module, data: Labelled) -> Classifier:
+        """The move that commits to the whole."""
+        return committed(module, data.classes)
+
+    def respond(self, turn: Turn) -> Classifier:
+        """The inner strategy's model, wrapped and tuned."""
+        inner, kept = self._shares(turn)
+        model: Classifier = self.of.respond(inner)
+        module = self.around(model.module, turn.data).to(turn.data.x.device).eval()
+        if kept is not None:
+            with torch.no_grad():
+                self.tune(module, kept, turn)
+        return self.commit(module, turn.data)
+
+    def _shares(self, turn: Turn) -> tuple[Turn, Labelled | None]:
+        """The turn of the inner strategy, and what is kept from it."""
+        if self.reserve == 0.0:
+            return turn, None
+        n = len(turn.data)
+        cut = min(max(round(self.reserve * n), 1), n - 1)
+        shuffle = torch.Generator().manual_seed(chance.seed_of(turn.seed, "reserve"))
+        order = torch.randperm(n, generator=shuffle).to(turn.data.x.device)
+        return replace(turn, data=turn.data[order[cut:]]), turn.data[order[:cut]]
+
+    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
+        """The whole with these parameters and buffers."""
+        within = {k.removeprefix(_WITHIN): v for k, v in state.items() if k.startswith(_WITHIN)}
+        model: Classifier = self.of.restore(within, data)
+        module = self.around(model.module, data).to(data.x.device).eval()
+        module.load_state_dict(state)
+        return self.commit(module, data)

@@ -1,0 +1,226 @@
+"""Trained models: none trained twice, gone on with to the same bits, told apart by recipe."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+import arena.store
+from arena.core import Labelled, Learner
+from arena.data.digits import Digits
+from arena.defenses.erm import ERM
+from arena.learners.networks import MLP
+from arena.learners.training import Diverged
+from arena.store import Place, Store
+
+CPU = torch.device("cpu")
+
+
+def digits(n=200):
+    return Digits().load()[0][:n]
+
+
+@dataclass(frozen=True)
+class Dropping(Learner):
+    """An architecture with coins of torch's own in training."""
+
+    def layers(self, shape, classes):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, classes)
+        )
+
+
+@dataclass(frozen=True)
+class Counted(ERM):
+    """Counts its losses, and breaks off (by the power failing, say) before the one of a number."""
+
+    calls: ClassVar[list[int]] = []
+    stop: ClassVar[int] = -1
+
+    def loss(self, module, step):
+        if len(Counted.calls) == Counted.stop:
+            raise KeyboardInterrupt
+        Counted.calls.append(step.seed)
+        return super().loss(module, step)
+
+
+@pytest.fixture
+def counted():
+    Counted.calls.clear()
+    Counted.stop = -1
+    yield Counted(Dropping(), epochs=4, batch_size=50)  # 4 steps an epoch
+    Counted.stop = -1
+
+
+def same(a, b):
+    a, b = a.state(), b.state()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def files(folder, ending):
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ending))
+
+
+def test_nothing_is_trained_twice(tmp_path, counted):
+    store = Store(tmp_path)
+    first = counted.train(digits(), 3, store=store)
+    assert len(Counted.calls) == 16
+    again = counted.train(digits(), 3, store=store)
+    assert len(Counted.calls) == 16 and same(first, again)
+    assert torch.equal(first.logits(digits().x), again.logits(digits().x))
+    (kept,) = files(tmp_path, ".safetensors")
+    assert all(torch.equal(tensor, first.state()[k]) for k, tensor in load_file(kept).items())
+    assert same(first, counted.train(digits(), 3)), "a store changes nothing"
+
+
+def test_what_is_kept_says_what_it_is(tmp_path, counted):
+    counted.train(digits(), 3, store=Store(tmp_path))
+    with safe_open(files(tmp_path, ".safetensors")[0], "pt") as file:
+        said = file.metadata()
+    assert "Counted" in said["strategy"] and "epochs=4" in said["strategy"]
+    assert said["seed"] == "3" and said["torch"] == torch.__version__ and said["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trainer, data: (dataclasses.replace(trainer, lr=0.01), data, 3),
+        lambda trainer, data: (trainer, data, 4),
+        lambda trainer, data: (trainer, data[torch.arange(1, 200)], 3),
+        lambda trainer, data: (trainer, dataclasses.replace(data, y=data.y.flip(0)), 3),
+        lambda trainer, data: (dataclasses.replace(trainer, learner=MLP((5,))), data, 3),
+    ],
+    ids=["option", "seed", "examples", "labels", "architecture"],
+)
+def test_another_recipe_is_another_model(tmp_path, counted, change):
+    store = Store(tmp_path)
+    counted.train(digits(), 3, store=store)
+    trainer, data, seed = change(counted, digits())
+    trainer.train(data, seed, store=store)
+    assert len(Counted.calls) > 16
+    assert len(files(tmp_path, ".safetensors")) == 2
+
+
+def test_other_code_is_another_model(tmp_path, counted, monkeypatch):
+    store = Store(tmp_path)
+    counted.train(digits(), 3, store=store)
+    monkeypatch.setattr(arena.store, "_arenas_code", lambda: b"changed")
+    counted.train(digits(), 3, store=store)
+    assert len(Counted.calls) == 32
+
+
+def test_a_users_own_source_counts():
+    recipe = {"strategy": Counted(MLP(()))}
+    assert arena.store._code(recipe) != arena.store._code({"strategy": ERM(MLP(()))})
+
+
+def test_what_cannot_be_described_is_not_kept(tmp_path):
+    with Store(tmp_path / "models").place({"model": object()}, CPU) as place:
+        assert type(place) is Place
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("stop", [0, 5, 15])
+def test_a_broken_training_goes_on_from_its_last_epoch(tmp_path, counted, stop):
+    """Dropout's coins and Adam's moments too: the bits are those of an unbroken training."""
+    whole = counted.train(digits(), 3)
+    Counted.calls.clear()
+    Counted.stop = stop
+    with contextlib.suppress(KeyboardInterrupt):
+        counted.train(digits(), 3, store=Store(tmp_path))
+    assert len(Counted.calls) == stop and not files(tmp_path, ".safetensors")
+    assert len(files(tmp_path, ".progress.pt")) == (stop >= 4)
+    Counted.calls.clear()
+    Counted.stop = -1
+    assert same(counted.train(digits(), 3, store=Store(tmp_path)), whole)
+    assert len(Counted.calls) == 16 - 4 * (stop // 4)
+    assert not files(tmp_path, ".progress.pt")
+
+
+def _train_and_be_killed(folder):
+    arena.store._EVERY = 0.0  # every epoch is written: a kill gives no time to write the last
+    loss = Counted.loss
+
+    def deadly(self, module, step):
+        if len(Counted.calls) == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(self, module, step)
+
+    Counted.loss = deadly
+    Counted(Dropping(), epochs=4, batch_size=50).train(digits(), 3, store=Store(folder))
+
+
+def test_a_killed_training_goes_on_from_its_last_epoch(tmp_path, counted):
+    process = multiprocessing.get_context("fork").Process(
+        target=_train_and_be_killed, args=(tmp_path,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(files(tmp_path, ".progress.pt")) == 1
+    resumed = counted.train(digits(), 3, store=Store(tmp_path))
+    assert len(Counted.calls) == 8
+    assert same(resumed, counted.train(digits(), 3))
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".progress.pt"])
+def test_a_damaged_file_is_named(tmp_path, counted, ending):
+    if ending == ".progress.pt":
+        Counted.stop = 5
+    with contextlib.suppress(KeyboardInterrupt):
+        counted.train(digits(), 3, store=Store(tmp_path))
+    (kept,) = files(tmp_path, ending)
+    kept.write_bytes(kept.read_bytes()[:40])
+    with pytest.raises(ValueError, match=rf"{kept.name} is damaged .*; remove it to train again"):
+        counted.train(digits(), 3, store=Store(tmp_path))
+
+
+@dataclass(frozen=True)
+class Collapsing(ERM):
+    """Learns, and then unlearns: from an epoch on, all that counts is class 0."""
+
+    after: int = 100
+
+    def loss(self, module, step):
+        if step.progress * self.epochs >= self.after:
+            return -module(step.batch.x)[:, 0].mean()
+        return super().loss(module, step)
+
+
+def test_a_collapse_is_reported_and_the_last_good_epoch_kept(tmp_path):
+    trainer = Collapsing(MLP(()), epochs=12, batch_size=10, lr=0.02, after=8)  # 20 steps an epoch
+    with pytest.raises(Diverged, match=r"epoch 9 of 12, step 180: right on 0.") as caught:
+        trainer.train(digits(), 0, store=Store(tmp_path))
+    (kept,) = files(tmp_path, ".progress.pt")
+    said = "after it had learned; lower lr=0.02 or check the attack's eps; its last good epoch is"
+    assert f"{said} in {kept}" in str(caught.value)
+    saved = torch.load(kept, weights_only=True)
+    assert saved["epochs"] == 8
+    good = MLP(()).build((1, 8, 8), 10, 0)
+    good.load_state_dict(saved["module"])
+    assert float((good(digits().x).argmax(1) == digits().y).double().mean()) > 0.9
+
+
+def test_a_training_that_never_learns_is_reported_at_its_end():
+    with pytest.raises(Diverged, match=r"by epoch 6 of 6, step 120: right on .*, and never better"):
+        Collapsing(MLP(()), epochs=6, batch_size=10, after=0).train(digits(), 0)
+
+
+def test_a_training_of_few_steps_is_not_judged():
+    Collapsing(MLP(()), epochs=4, batch_size=10, after=0).train(digits(), 0)  # 80 steps
+
+
+def test_imbalanced_data_may_be_answered_with_one_class():
+    """An answer that is right on 95 of 100 is no guess among two, though it is always the same."""
+    x = torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
+    y = (torch.arange(200) % 20 == 0).long()
+    ERM(MLP(()), epochs=10, batch_size=10).train(Labelled(x, y, 2), 0)
