@@ -161,7 +161,7 @@ def _keys(node: Any, prefix: str) -> list[str]:
 
 _ROOT = {
     **dict.fromkeys(("game", "order", "attacker", "defender", "study"), Node),
-    **{"seed": int, "batch_size": Count, "threads": Count, "models": str | None},
+    **{"seed": int, "batch_size": Count, "threads": Count, "models": str | None, "epochs": Count},
 }
 
 

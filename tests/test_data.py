@@ -12,6 +12,7 @@ from published import MNIST_FOLDER as FOLDER
 from arena.core import Labelled, first
 from arena.data.digits import Digits
 from arena.data.mnist import MNIST, read_idx
+from arena.data.npz import Npz
 
 mnist = [
     pytest.mark.mnist,
@@ -285,3 +286,52 @@ def test_given_tensors_are_checked_when_they_are_dealt():
         Given(sound[:0]).load()
     with pytest.raises(ValueError, match="must be a Labelled"):
         Given(sound.x)
+
+
+# --- NumPy's files --------------------------------------------------------------------------
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def test_bytes_of_images_are_scaled_and_their_channels_put_first(tmp_path):
+    x = np.zeros((2, 4, 5, 3), np.uint8)
+    x[1, 2, 3, 0] = 255
+    name = saved(tmp_path / "a.npz", x=x, y=np.array([0, 1], np.uint8))
+    train, test = Npz(name, name, classes=2).load()
+    assert train.x.shape == (2, 3, 4, 5) and train.y.dtype == torch.int64
+    assert train.x.sum() == 1.0 and train.x[1, 0, 2, 3] == 1.0
+    assert torch.equal(train.x, test.x) and Npz(name, classes=2).load()[1] is None
+
+
+def test_inputs_in_the_box_stay_as_they_are(tmp_path):
+    x = np.random.default_rng(0).random((3, 1, 4, 4))
+    train, _ = Npz(saved(tmp_path / "a.npz", x=x, y=np.arange(3)), classes=3).load()
+    np.testing.assert_array_equal(train.x.numpy(), x.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"x": np.zeros((2, 3))}, "needs arrays named x and y"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros(2)}, "y is float64 [2]; give whole numbers"),
+        ({"x": np.array(["a", "b"]), "y": np.arange(2)}, "x is <U1; give numbers"),
+        ({"x": np.array([{}, 1]), "y": np.arange(2)}, "cannot be read as a .npz of numbers"),
+        ({"x": np.full((2, 3), 7.0), "y": np.arange(2)}, "outside the box [0, 1]"),
+    ],
+    ids=["names", "labels", "text", "pickled", "box"],
+)
+def test_files_that_do_not_fit_are_named(tmp_path, arrays, why):
+    name = saved(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match="a.npz.*" + re.escape(why)):
+        Npz(name).load()
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read"):
+        Npz(str(tmp_path / "a.npz")).load()
+    with pytest.raises(FileNotFoundError, match=r"no file .*b\.npz; set data\.train"):
+        Npz(str(tmp_path / "b.npz")).load()

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
-def summary(line: dict[str, Any]) -> str:
-    """A round in a few words."""
+def summary(line: dict[str, Any] | str) -> str:
+    """A round in a few words; words stay as they are."""
+    if isinstance(line, str):
+        return line
     error = line["metrics"].get("attacked_error")
     text = f"round {line['round']}"
     if error is not None:
@@ -18,7 +20,7 @@ def summary(line: dict[str, Any]) -> str:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+def progress(total: int) -> Iterator[Callable[[str, dict[str, Any] | str], None]]:
     """Yields a function to call with a match's name and each of its lines, `total` in all."""
     console = Console()
     columns = (
@@ -30,7 +32,7 @@ def progress(total: int) -> Iterator[Callable[[str, dict[str, Any]], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=total)
 
-        def tell(match: str, line: dict[str, Any]) -> None:
+        def tell(match: str, line: dict[str, Any] | str) -> None:
             text = f"{match}, {summary(line)}"
             bar.update(task, advance=1, description=text)
             if not console.is_terminal:

@@ -1,0 +1,313 @@
+"""Every defense before the attacks that its authors tried and those that came after."""
+
+import multiprocessing
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from arena.arena import Unplayable
+from arena.core import ActionSpace, Cost, IllegalMove, MoveOrder, Strategy
+from arena.costs import Negation
+from arena.estimate import Estimate, over_seeds
+from arena.fields import Count, Declared
+from arena.knowledge import Knowledge
+from arena.report import Page, Table, print_table, save_figure, save_study
+from arena.studies.progress import progress
+from arena.studies.study import Played, Setup, Study, play
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Attack(Declared):
+    """An attacker of the table.
+
+    Attributes:
+        strategy: How it moves.
+        knowledge: What it knows of the defender; by default everything.
+        actions: What it may do; None: what the configured attacker may.
+    """
+
+    strategy: Strategy
+    knowledge: Knowledge = field(default_factory=Knowledge.white_box)
+    actions: ActionSpace | None = None
+
+
+@dataclass(frozen=True)
+class Defense(Declared):
+    """A defender of the table.
+
+    Attributes:
+        strategy: How it moves.
+        published: What was published of it, in a few words.
+        attacks: Attacks of its own, by the column that they stand in.
+        actions: What it may answer; None: what the configured defender may.
+        cost: What it wants small and its attackers large; None: what is configured.
+    """
+
+    strategy: Strategy
+    published: str = ""
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    actions: ActionSpace | None = None
+    cost: Cost | None = None
+
+
+Cell = tuple[str, str]
+"""A defense and the column of an attack."""
+
+
+@dataclass(frozen=True)
+class Gauntlet(Study):
+    """Each defense commits to a model; then each attack answers, on the same examples.
+
+    A match is of one round with the defender first, in a folder of its own: what was played is not
+    played again, and a defense is trained once for all its attacks. Intervals are of 95 %: normal
+    ones over examples with one seed, Student's t over seeds with several.
+
+    Attributes:
+        title: Of the table.
+        defenses: By name, in the table's order.
+        attacks: What every defense meets, by column.
+        contrast: Two columns whose difference is shown, paired by example.
+        seeds: Matches a cell, counted from the configured seed.
+        workers: Processes that play at once.
+    """
+
+    title: str
+    defenses: Mapping[str, Defense]
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    contrast: tuple[str, str] | None = None
+    seeds: Count = 1
+    workers: Count = 2
+
+    def run(self, setup: Setup) -> None:
+        """Plays all matches, prints the tables, and writes figure and report.
+
+        A match that fails (a training that diverges, say) leaves its reason in its cell, and the
+        others alone.
+
+        Raises:
+            Unplayable: If the declarations of any match contradict each other; nothing was trained.
+            Refuted: If a mistake was found where a certificate says that there is none.
+        """
+        matches = [*self._matches(setup)]
+        found: dict[tuple[Cell, int], Played] = {}
+        failed: dict[Cell, str] = {}
+        with progress(len(matches)) as tell, _processes(self.workers) as pool:
+            running = {pool.submit(_played, match): (cell, match) for cell, match in matches}
+            for future in as_completed(running):
+                (cell, match), outcome = running[future], future.result()
+                if isinstance(outcome, Played):
+                    found[cell, match.seed] = outcome
+                    tell(_versus(cell), outcome.lines[-1])
+                else:
+                    failed[cell] = outcome
+                    tell(_versus(cell), f"failed: {outcome}")
+        results: dict[Cell, list[Played]] = {}
+        for cell, seed in sorted(found, key=lambda each: each[1]):
+            if cell not in failed:
+                results.setdefault(cell, []).append(found[cell, seed])
+        tables = [self.table(results, failed), self.legend()]
+        for table in tables:
+            print_table(table)
+        figure = save_figure(self.figure(results), setup.folder, "errors")
+        report = save_study(setup.folder, Page(self.title, tables, [figure]))
+        for cell, why in failed.items():
+            print(f"Failed: {_versus(cell)}: {why}")
+        if not failed and not sum(match.fresh for match in found.values()):
+            print(f"{setup.folder} already held all {len(matches)} matches; nothing was played.")
+        print(f"Figure: {Path(setup.folder, 'errors.png')}")
+        print(f"Report: {report}")
+        print(f"Events: tensorboard --logdir {setup.folder}")
+
+    def columns(self) -> list[str]:
+        """Of attacks: those that all defenses meet, then the defenses' own."""
+        own = [column for defense in self.defenses.values() for column in defense.attacks]
+        return list(dict.fromkeys([*self.attacks, *own]))
+
+    def _matches(self, setup: Setup) -> Iterator[tuple[Cell, Setup]]:
+        """All matches: each defense's first, then each defense's second, and so on.
+
+        In this order processes train different defenses, and do not wait for each other's.
+        """
+        faced = {name: {**self.attacks, **d.attacks} for name, d in self.defenses.items()}
+        for number in range(max(map(len, faced.values()))):
+            for name, attacks in faced.items():
+                for column in list(attacks)[number : number + 1]:
+                    for seed in range(setup.seed, setup.seed + self.seeds):
+                        match = self._match(setup, (name, column), attacks[column], seed)
+                        try:
+                            match.arena()
+                        except Unplayable as error:
+                            raise Unplayable(f"{_versus((name, column))}: {error}") from error
+                        yield (name, column), match
+
+    def _match(self, setup: Setup, cell: Cell, attack: Attack, seed: int) -> Setup:
+        defense = self.defenses[cell[0]]
+        attacker, defender = setup.players["attacker"], setup.players["defender"]
+        players = {
+            "attacker": replace(
+                attacker,
+                strategy=attack.strategy,
+                knowledge=attack.knowledge,
+                actions=attack.actions or attacker.actions,
+                cost=attacker.cost if defense.cost is None else Negation(defense.cost),
+            ),
+            "defender": replace(
+                defender,
+                strategy=defense.strategy,
+                actions=defense.actions or defender.actions,
+                cost=defense.cost or defender.cost,
+            ),
+        }
+        folder = setup.folder.joinpath(
+            *(re.sub(r"\W+", "_", part) for part in cell), f"seed-{seed}"
+        )
+        match = setup.variant(MoveOrder.defender_first(), seed, folder)
+        described = {name: repr(player) for name, player in players.items()}
+        names = dict(zip(("defense", "attack"), cell, strict=True))
+        return replace(match, players=players, config={**setup.config, **described}, hparams=names)
+
+    def table(self, results: Mapping[Cell, list[Played]], failed: Mapping[Cell, str]) -> Table:
+        """A line a defense: what each attack costs it, the most of it, and what is certified."""
+        columns = self.columns()
+        rows = []
+        for name in self.defenses:
+            own = {column: results[name, column] for column in columns if (name, column) in results}
+            found = {column: cost(matches) for column, matches in own.items()}
+            line = [
+                "failed" if (name, column) in failed else str(found.get(column, ""))
+                for column in columns
+            ]
+            if self.contrast:
+                both = all(column in own for column in self.contrast)
+                line.append(str(difference(*(own[c] for c in self.contrast))) if both else "")
+            line.append(str(max(found.values(), key=lambda each: each.mean)) if found else "")
+            proved = certified(own)
+            rows.append([name, *line, str(proved) if proved else ""])
+        between = [f"{self.contrast[0]} less {self.contrast[1]}"] if self.contrast else []
+        return Table(
+            self.title,
+            ["defense", *columns, *between, "worst", "certified"],
+            rows,
+            "The defender's mean cost, ± 95 %: its error rate, unless it may refuse. Worst: the "
+            "most of a line, a lower bound for the worst attack there is; certified: an upper one.",
+        )
+
+    def legend(self) -> Table:
+        """What was published of each defense, and which attacks of its own stand where."""
+        own = [c for c in self.columns() if c not in self.attacks]
+        rows = [
+            [
+                name,
+                *(_named(d.attacks[c].strategy) if c in d.attacks else "" for c in own),
+                d.published,
+            ]
+            for name, d in self.defenses.items()
+        ]
+        common = "; ".join(f"{c}: {_named(a.strategy)}" for c, a in self.attacks.items())
+        columns = ["defense", *own, "published"]
+        return Table("What they meet", columns, rows, common and f"All meet {common}.")
+
+    def figure(self, results: Mapping[Cell, list[Played]]) -> "Figure":
+        """What each attack costs each defense, and what is certified."""
+        from matplotlib.figure import Figure
+
+        columns = self.columns()
+        names = [name for name in self.defenses if any(cell[0] == name for cell in results)]
+        figure = Figure(figsize=(7.5, 1.2 + 0.42 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        for number, column in enumerate(columns):
+            rows = [row for row, name in enumerate(names) if (name, column) in results]
+            found = [cost(results[names[row], column]) for row in rows]
+            axes.errorbar(
+                [each.mean for each in found],
+                [row + 0.6 * ((number + 0.5) / len(columns) - 0.5) for row in rows],
+                xerr=[each.half for each in found],
+                fmt="o",
+                markersize=4,
+                capsize=2,
+                linewidth=1,
+                label=column,
+            )
+        bounds = [certified({c: r for (n, c), r in results.items() if n == name}) for name in names]
+        proved = [(row, bound.mean) for row, bound in enumerate(bounds) if bound]
+        if proved:
+            at, most = zip(*proved, strict=True)
+            axes.plot(most, at, "k|", markersize=18, label="certified")
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="defender's cost (± 95 %)", xlim=(-0.02, 1.02))
+        axes.grid(axis="y", alpha=0.3)
+        figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize="small")
+        return figure
+
+
+def cost(matches: list[Played]) -> Estimate:
+    """The defender's mean cost, seeds outside and examples inside."""
+    return over_seeds([match.outcomes["defender"][0] for match in matches])
+
+
+def difference(one: list[Played], other: list[Played]) -> Estimate:
+    """How much more `one` costs the defender than `other`, paired by seed and example."""
+    pairs = zip(one, other, strict=True)
+    return over_seeds([a.outcomes["defender"][0] - b.outcomes["defender"][0] for a, b in pairs])
+
+
+def certified(own: Mapping[str, list[Played]]) -> Estimate | None:
+    """The share not certified against what a column's attacker may do, the largest of them."""
+    found = [
+        over_seeds([1.0 - match.outcomes["certified"][0] for match in matches])
+        for matches in own.values()
+        if all("certified" in match.outcomes for match in matches)
+    ]
+    return max(found, key=lambda each: each.mean, default=None)
+
+
+def _versus(cell: Cell) -> str:
+    return " against ".join(cell)
+
+
+def _named(strategy: Strategy) -> str:
+    """A strategy's class, and those that it uses."""
+    values = [getattr(strategy, each.name) for each in fields(strategy)]
+    within = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+    inner = ", ".join(_named(one) for one in within if isinstance(one, Strategy))
+    return type(strategy).__name__ + (f"({inner})" if inner else "")
+
+
+def _played(setup: Setup) -> Played | str:
+    """Plays one match, or says why it could not be played to its end."""
+    try:
+        return play(setup, 1, lambda line: None)
+    except (ValueError, OSError, NotImplementedError, IllegalMove) as error:
+        return f"{error}"
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    """Processes with as many of torch's threads as this one, and no more work after an error.
+
+    Raises:
+        ChildProcessError: If one of them dies.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    threads = (torch.get_num_threads(),)
+    pool = ProcessPoolExecutor(workers, context, torch.set_num_threads, threads)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a process that played a match was killed (for memory, perhaps: see study.workers); "
+            "start the same command again to go on"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
