@@ -1,0 +1,81 @@
+"""Stochastic activation pruning: a trained network that drops activations when it is used."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.core import Learner
+from arena.fields import Positive
+from arena.learners.activations import hidden_activations
+
+_GRID = 2.0**-24  # of the coins
+
+
+def pruned(activations: Tensor, share: float, key: Tensor) -> Tensor:
+    """Activations [B, ...] of one layer, some set to 0 and the others enlarged, by coins `key` [B].
+
+    Unit j of n is kept with probability q_j = 1 - (1 - p_j)^r, where p_j is its share in the sum of
+    the magnitudes and r = share * n, rounded; then it is divided by q_j. Its mean is what it was.
+    """
+    flat = activations.flatten(1)
+    draws = max(1, round(share * flat.shape[1]))
+    magnitude = flat.abs()
+    total = magnitude.sum(1, keepdim=True)
+    p = magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)
+    # At p = 1 the logarithm has no derivative, and no coin is finer than the grid.
+    q = -torch.expm1(draws * torch.log1p(-p.clamp(max=1 - _GRID)))
+    q = q.clamp(min=_GRID)
+    kept = chance.uniform(key, flat.shape[1:]) < q
+    return (flat * kept / q).reshape(activations.shape)
+
+
+class Pruned(nn.Module):
+    """Layers in a row, pruned after some of them in evaluation mode; in training mode, nowhere."""
+
+    random = True
+
+    def __init__(self, layers: nn.Sequential, places: set[int], share: float) -> None:
+        super().__init__()
+        self.layers, self._places, self._share = layers, places, share
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Logits [B, K], by the coins `key` [B]; without them, by those of the input itself."""
+        if self.training:
+            trained: Tensor = self.layers(x)
+            return trained
+        if key is None:
+            key = chance.of(x.detach())
+        for place, layer in enumerate(self.layers):
+            x = layer(x)
+            if place in self._places:
+                x = pruned(x, self._share, chance.fold(key, place))
+        return x
+
+
+@dataclass(frozen=True)
+class StochasticActivationPruning(Learner):
+    """Dhillon et al. 2018 (1803.01442), algorithm 1, of an architecture trained as usual.
+
+    Differs from the paper in that units are kept by independent coins. The paper draws r units with
+    replacement, in proportion to their magnitudes, and keeps those drawn: each is kept just as
+    often, but not independently of the others. Drawing takes 4 to 5 times as long, and a rounding
+    error in one activation would shift the draws of all units after it.
+
+    Attributes:
+        learner: The architecture; it must be built as one `nn.Sequential`.
+        share: Draws from a layer, in units of its size; may exceed 1.
+    """
+
+    learner: Learner
+    share: Positive = 1.0
+
+    def layers(self, shape: tuple[int, ...], classes: int) -> Pruned:
+        """The module, which takes coins when it is used.
+
+        Raises:
+            ValueError: If the architecture has no hidden activation that can be reached.
+        """
+        layers = self.learner.layers(shape, classes)
+        return Pruned(*hidden_activations(layers, type(self).__name__), self.share)
