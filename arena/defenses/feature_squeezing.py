@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from arena import chance
 from arena.core import Labelled, Player, Turn
 from arena.defenses.refusals import check_refusal, with_refusal
 from arena.defenses.wrapped import Wrapper
-from arena.fields import Share
+from arena.fields import Range, Share
 from arena.learners.preprocessing import Transformation, answered, coins, flips_coins
 
 
@@ -36,16 +37,12 @@ class FeatureSqueezing(Wrapper):
 
     squeezers: tuple[Transformation, ...]
     false_alarms: Share = 0.05
-    share: Share = 0.1
+    share: Annotated[float, Range(0, 1, above=True)] = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.squeezers:
             raise ValueError("FeatureSqueezing.squeezers is empty; give at least one")
-        if self.share == 0.0:
-            raise ValueError(
-                "FeatureSqueezing.share = 0 leaves nothing to set its threshold by; use 0.1"
-            )
 
     @property
     def reserve(self) -> float:

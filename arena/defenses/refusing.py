@@ -1,6 +1,7 @@
 """Refusing to classify what one is not sure of [F8]."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from arena.core import Answers, Cost, Labelled, Outcome, Player, Turn
 from arena.defenses.refusals import check_refusal, with_refusal
 from arena.defenses.wrapped import Wrapper
-from arena.fields import Share
+from arena.fields import Range
 from arena.knowledge import REFUSED
 from arena.learners.classifiers import committed
 from arena.learners.preprocessing import answered, coins, flips_coins
@@ -35,17 +36,12 @@ class Refusing(Wrapper):
             it.
     """
 
-    share: Share = 0.1
+    share: Annotated[float, Range(0, 1, above=True)] = 0.1
 
     @property
     def reserve(self) -> float:
         """The declared share."""
         return self.share
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.share == 0.0:
-            raise ValueError("Refusing.share = 0 leaves nothing to set its threshold by; use 0.1")
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
