@@ -27,6 +27,8 @@ SMALL = [
 # What an attacker's strategy may need beside it: it plays in the first pair that lets it.
 THREATS = ("linf_white", "linf_score", "linf_label")
 BALLS = ("linf", "l2", "l1", "l0")
+# And what a defender's may: it plays with the first of these actions that lets it.
+ANSWERS = ("confidence", "refusal")
 # What other options need beside them to be playable.
 COMPANIONS = (
     {
@@ -134,12 +136,16 @@ def match(overrides):
 
 
 def unrefused(option):
-    """The match that plays an option; an attacker's strategy in whatever threat lets it play."""
-    if not option.startswith("attacker/strategy/") or option in COMPANIONS:
-        return match(small(option))
+    """The match that plays an option; a strategy beside the first options that let it play."""
+    if option.startswith("attacker/strategy/") and option not in COMPANIONS:
+        choices = {"threat": THREATS, "attacker/actions": BALLS}
+    elif option.startswith("defender/strategy/") and option not in COMPANIONS:
+        choices = {"defender/actions": ANSWERS}
+    else:
+        choices = {}
     refusals = []
-    for threat, ball in itertools.product(THREATS, BALLS):
-        beside = [f"threat={threat}", f"attacker/actions={ball}"]
+    for chosen in itertools.product(*choices.values()):
+        beside = [f"{group}={name}" for group, name in zip(choices, chosen, strict=True)]
         try:
             return match([*beside, *small(option)])
         except Unplayable as refusal:

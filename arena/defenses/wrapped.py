@@ -17,6 +17,27 @@ _WITHIN = "model."
 
 
 @dataclass(frozen=True)
+class Outermost(Strategy):
+    """A strategy whose move lets out less than its module knows: around the module, all is out."""
+
+
+def check_within(of: Strategy, around: Strategy, player: Player) -> None:
+    """Raises ValueError unless `of` fits the player and commits to a module, and no more."""
+    name = type(around).__name__
+    if isinstance(of, Outermost):
+        raise ValueError(
+            f"{name} is put around a module, and what of={type(of).__name__} does to the answers "
+            f"would be lost; put {type(of).__name__} around {name}"
+        )
+    if of.exposes is not WhiteBox:
+        raise ValueError(
+            f"{name} is put around a module, and of={type(of).__name__} commits to a model that "
+            f"shows {of.exposes.__name__} at most; use a strategy that trains a network"
+        )
+    of.check(player)
+
+
+@dataclass(frozen=True)
 class Wrapper(Strategy):
     """Commits to another strategy's model with something around it. Wrappers nest.
 
@@ -47,13 +68,7 @@ class Wrapper(Strategy):
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
-        if self.of.exposes is not WhiteBox:
-            raise ValueError(
-                f"{type(self).__name__} is put around a module, and of={type(self.of).__name__} "
-                f"commits to a model that shows {self.of.exposes.__name__} at most; use a strategy "
-                "that trains a network"
-            )
-        self.of.check(player)
+        check_within(self.of, self, player)
 
     @abstractmethod
     def around(self, model: nn.Module, data: Labelled) -> nn.Module:

@@ -1,0 +1,103 @@
+"""Feature squeezing: refuse what a model answers differently once its details are gone [F23]."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.core import Labelled, Player, Turn
+from arena.defenses.refusals import check_refusal, with_refusal
+from arena.defenses.wrapped import Wrapper
+from arena.fields import Range, Share
+from arena.learners.preprocessing import Transformation, answered, coins, flips_coins
+
+
+@dataclass(frozen=True)
+class FeatureSqueezing(Wrapper):
+    """Xu, Evans & Qi 2018 (1704.01155), section 5: a detector around a trained model.
+
+    An input is refused where max_j ||p(x) - p(squeezer_j(x))||_1 (equations 1 and 2, joint
+    detection) exceeds a threshold, for the model's probabilities p. The threshold is the least
+    that refuses at most a share `false_alarms` of the reserved examples. What is not refused is
+    answered by p(x), unsqueezed, as in the paper.
+
+    The refusal's logit is the largest log-probability plus the distance less the threshold: a
+    white box may differentiate the detector as well. A squeezer without a derivative, such as
+    rounding, has none here; what is left is that of p(x).
+
+    Attributes:
+        squeezers: What the input is compared after; each must keep the input's shape.
+        false_alarms: The share of honest inputs that may be refused.
+        share: The share of the training data that the model does not see: the threshold is set by
+            it.
+    """
+
+    squeezers: tuple[Transformation, ...]
+    false_alarms: Share = 0.05
+    share: Annotated[float, Range(0, 1, above=True)] = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.squeezers:
+            raise ValueError("FeatureSqueezing.squeezers is empty; give at least one")
+
+    @property
+    def reserve(self) -> float:
+        """The declared share."""
+        return self.share
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
+        super().check(player)
+        check_refusal(self, player)
+
+    def around(self, model: nn.Module, data: Labelled) -> "Squeezing":
+        """The model with the detector."""
+        return Squeezing(model, self.squeezers, data.classes).to(data.x.device)
+
+    def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
+        """Sets the threshold at the quantile."""
+        assert isinstance(module, Squeezing)
+        parts = torch.split(data.x, turn.batch_size)
+        distance = torch.cat([module.looked(x, chance.of(x))[1] for x in parts])
+        refused = min(math.floor(self.false_alarms * len(data) + 1e-9), len(data) - 1)
+        module.threshold.copy_(distance.sort(descending=True).values[refused])
+
+
+class Squeezing(nn.Module):
+    """A model that refuses where squeezing moves its probabilities by more than `threshold`."""
+
+    threshold: Tensor
+
+    def __init__(
+        self, model: nn.Module, squeezers: tuple[Transformation, ...], classes: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.squeezers = squeezers
+        self.classes = classes
+        self.register_buffer("threshold", torch.tensor(2.0))  # the largest distance there is
+
+    @property
+    def random(self) -> bool:
+        """Whether the model or a squeezer flips coins."""
+        return flips_coins(self.model) or any(squeezer.random for squeezer in self.squeezers)
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, K] of `x`, and the refusal's logit."""
+        scores, distance = self.looked(x, coins(x, self.training) if key is None else key)
+        top = scores[:, : self.classes].amax(1)
+        return with_refusal(scores, top + (distance - self.threshold), self.classes)
+
+    def looked(self, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, K] of `x`, and the largest distance [B], at most 2."""
+        scores = answered(self.model, x, chance.fold(key, 0)).log_softmax(1)
+        distances = []
+        for number, squeezer in enumerate(self.squeezers, 1):
+            own = chance.fold(key, number)
+            squeezed = answered(self.model, squeezer(x, own), chance.fold(own, 0))
+            distances.append((scores.exp() - squeezed.softmax(1)).abs().sum(1))
+        return scores, torch.stack(distances).amax(0)

@@ -1,0 +1,143 @@
+"""A mixture of trained defenders: each query is answered by one of them, drawn at random."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from arena import chance
+from arena.core import Classifier, Labelled, Player, Strategy, Turn
+from arena.defenses.wrapped import check_within
+from arena.fields import NonNegative
+from arena.knowledge import View, WhiteBox
+from arena.learners.classifiers import committed
+from arena.learners.preprocessing import answered, coins
+
+_NEVER = -80.0  # log-probability of a refusal by a member that never refuses
+
+
+@dataclass(frozen=True)
+class Mixture(Strategy):
+    """Commits to a mixed strategy over the models of other strategies [F8].
+
+    Every query is answered by one model, drawn by the weights with the query's own coins; the
+    others are not evaluated for it. To attack the mixture is to attack the expectation (EOT, or any
+    average over passes). Each member trains with a seed of its own, so several times the same
+    recipe make a random ensemble. Only some members may refuse; the mixture then may.
+
+    Attributes:
+        of: The strategies; any that commit to modules.
+        weights: The probability of each.
+
+    Raises:
+        ValueError: If there is not a weight for each, or they do not sum to 1 within 1e-6.
+    """
+
+    of: tuple[Strategy, ...]
+    weights: tuple[NonNegative, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.of or len(self.of) != len(self.weights):
+            raise ValueError(
+                f"Mixture has {len(self.of)} strategies and {len(self.weights)} weights; give at "
+                "least one strategy, and a weight for each"
+            )
+        if abs(sum(self.weights) - 1.0) > 1e-6:
+            raise ValueError(
+                f"Mixture.weights = {self.weights} sum to {sum(self.weights):g}; make it 1"
+            )
+
+    @property
+    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+        """Of each opponent, the most that any member needs."""
+        most: dict[str, type[View]] = {}
+        for member in self.of:
+            for opponent, kind in member.needs.items():
+                most[opponent] = max(most.get(opponent, View), kind, key=lambda k: len(k.mro()))
+        return most
+
+    @property
+    def exposes(self) -> type[View]:
+        """Everything: it is a module."""
+        return WhiteBox
+
+    def facts(self) -> dict[str, Any]:
+        """What all members have in common, such as the recipe of a random ensemble."""
+        first, *others = (member.facts() for member in self.of)
+        return {
+            name: fact
+            for name, fact in first.items()
+            if all(name in other and other[name] == fact for other in others)
+        }
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if a member does not commit to a module, or does not fit."""
+        for member in self.of:
+            check_within(member, self, player)
+
+    def respond(self, turn: Turn) -> Classifier:
+        """The mixture of what the members commit to."""
+        seeds = (chance.seed_of(turn.seed, "member", number) for number in range(len(self.of)))
+        moves = [
+            member.respond(replace(turn, seed=seed))
+            for member, seed in zip(self.of, seeds, strict=True)
+        ]
+        return self._mixed(moves, turn.data)
+
+    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
+        """The mixture with these parameters and buffers."""
+        moves = []
+        for number, member in enumerate(self.of):
+            start = f"members.{number}."
+            own = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
+            moves.append(member.restore(own, data))
+        return self._mixed(moves, data)
+
+    def _mixed(self, moves: list[Classifier], data: Labelled) -> Classifier:
+        members = [move.module for move in moves]
+        with torch.no_grad():
+            width = max(answered(m, data.x[:1], coins(data.x[:1], False)).shape[1] for m in members)
+        module = Mixed(members, self.weights, width).to(data.x.device)
+        return committed(module, data.classes)
+
+
+class Mixed(nn.Module):
+    """Answers each input by one of its members, drawn by the weights."""
+
+    random = True
+    edges: Tensor
+
+    def __init__(self, members: list[nn.Module], weights: tuple[float, ...], width: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.width = width
+        edges = list(accumulate(weights))
+        edges = [edge / edges[-1] for edge in edges]  # they end at 1 exactly; a draw lies below
+        # Not part of the state: the weights are declared.
+        self.register_buffer("edges", torch.tensor(edges, dtype=torch.float64), persistent=False)
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, width] of the member drawn for each input."""
+        key = coins(x, self.training) if key is None else key
+        draw = chance.uniform(chance.fold(key, 0)).double()
+        drawn = torch.searchsorted(self.edges, draw, right=True)
+        own = chance.fold(key, 1)
+        rows = [(drawn == number).nonzero().squeeze(1) for number in range(len(self.members))]
+        answers = [
+            self._wide(answered(member, x[part], own[part]))
+            for member, part in zip(self.members, rows, strict=True)
+            if len(part)
+        ]
+        if not answers:
+            return x.new_zeros(0, self.width)
+        return torch.cat(answers)[torch.cat(rows).argsort()]
+
+    def _wide(self, logits: Tensor) -> Tensor:
+        """Log-probabilities, with a column for refusals if any member has one."""
+        scores = logits.log_softmax(1)
+        return pad(scores, (0, self.width - scores.shape[1]), value=_NEVER)

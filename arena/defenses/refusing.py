@@ -1,0 +1,115 @@
+"""Refusing to classify what one is not sure of [F8]."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from arena.core import Answers, Cost, Labelled, Outcome, Player, Turn
+from arena.defenses.refusals import check_refusal, with_refusal
+from arena.defenses.wrapped import Wrapper
+from arena.fields import Range
+from arena.knowledge import REFUSED
+from arena.learners.classifiers import committed
+from arena.learners.preprocessing import answered, coins, flips_coins
+
+_NOTHING, _EVERYTHING = -80.0, 1.0
+"""Thresholds on a log-probability that refuse nothing, and everything."""
+
+
+@dataclass(frozen=True)
+class Refusing(Wrapper):
+    """Refuses where the largest class probability is below a threshold (Chow 1970's rule).
+
+    The threshold is the one of least total cost on the reserved examples, by the player's own
+    declared cost of answers to honest inputs: what it pays there for a refusal (`on_clean` of the
+    cost `Refusal`) against what it pays for mistakes. Of equally good ones it is the one that
+    refuses least. Under a cost that a refusal cannot lower, such as the error rate, nothing is
+    refused. No attack has a part in it: what refusing does against one is what the game tells.
+
+    The refusal's logit is the log of the threshold beside the log-probabilities of the classes: a
+    constant, so a white box sees how far each answer is from being refused.
+
+    Attributes:
+        share: The share of the training data that the model does not see: the threshold is set by
+            it.
+    """
+
+    share: Annotated[float, Range(0, 1, above=True)] = 0.1
+
+    @property
+    def reserve(self) -> float:
+        """The declared share."""
+        return self.share
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
+        super().check(player)
+        check_refusal(self, player)
+
+    def around(self, model: nn.Module, data: Labelled) -> "Thresholded":
+        """The model with a column for the refusal."""
+        return Thresholded(model, data.classes).to(data.x.device)
+
+    def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
+        """Sets the threshold of least cost."""
+        assert isinstance(module, Thresholded)
+        model = committed(module, data.classes)  # nothing is refused yet
+        logits = torch.cat([model.logits(part) for part in torch.split(data.x, turn.batch_size)])
+        module.threshold.copy_(cheapest(logits, data, turn.player.cost))
+
+
+class Thresholded(nn.Module):
+    """A model that refuses where no class reaches a log-probability of `threshold`."""
+
+    threshold: Tensor
+
+    def __init__(self, model: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = classes
+        self.register_buffer("threshold", torch.tensor(_NOTHING))
+
+    @property
+    def random(self) -> bool:
+        """Whether the model flips coins."""
+        return flips_coins(self.model)
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Log-probabilities [B, K] and the threshold, or the model's own refusal if larger."""
+        if key is None:
+            key = coins(x, self.training)
+        scores = answered(self.model, x, key).log_softmax(1)
+        return with_refusal(scores, self.threshold.expand(len(x)), self.classes)
+
+
+def cheapest(logits: Tensor, data: Labelled, cost: Cost) -> Tensor:
+    """The log-threshold of least total cost on honest inputs with logits [B, K + 1].
+
+    Thresholds between two confidences refuse alike, so there are B + 1 to choose from; the one
+    taken lies halfway.
+    """
+    scores, own = logits[:, : data.classes], logits[:, data.classes]
+    confidence, label = scores.max(1)
+    label = torch.where(own > confidence, REFUSED, label)  # it refuses that by itself
+    confidence, order = confidence.double().sort()
+    answering, refusing = (
+        _honest(cost, answers[order], data.y[order]).double()
+        for answers in (label, torch.full_like(label, REFUSED))
+    )
+    # Entry k: the k least confident are refused.
+    total = torch.zeros(len(label) + 1, dtype=torch.float64, device=label.device)
+    total[1:] = (refusing - answering).cumsum(0)
+    # Those who are equally confident are refused together.
+    total[1:-1][confidence[1:] == confidence[:-1]] = torch.inf
+    halfway = (confidence[1:] + confidence[:-1]) / 2
+    ends = torch.tensor([_NOTHING, _EVERYTHING], dtype=torch.float64, device=label.device)
+    thresholds = torch.cat([ends[:1], halfway, ends[1:]])
+    return thresholds[(total <= total.min() + 1e-9).int().argmax()]
+
+
+def _honest(cost: Cost, labels: Tensor, y: Tensor) -> Tensor:
+    """The declared cost [B] of answers to inputs that nobody touched."""
+    none, answers = torch.zeros_like(labels), Answers(labels)
+    return cost(Outcome(y, answers, answers, none.bool(), none, none))
