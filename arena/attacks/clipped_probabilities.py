@@ -1,0 +1,56 @@
+"""An attack on a model's probabilities as a loss is often computed of them: clipped, in float32."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from arena.attacks.fgsm import FGSM
+from arena.attacks.wrapped import Wrapped, Wrapper
+from arena.core import Strategy, Turn
+from arena.fields import Positive
+from arena.knowledge import WhiteBox
+
+
+@dataclass(frozen=True)
+class ClippedProbabilities(Wrapper):
+    """Plays an attack on log clip(softmax(logits), least, 1 - least), gradients through it.
+
+    An attack of arena's sees logits, and follows losses whose gradients do not vanish where a model
+    is sure. A loss of a model's output probabilities, clipped lest its log be infinite (Keras does
+    so, at 1e-7), has no gradient at all where they are within `least` of 0 and 1: a model with
+    large logits stands against it unharmed. This is how defensive distillation stood (Carlini &
+    Wagner 2016, 1607.04311, section III), and what saturated models in general are praised for.
+    Give it to see such a model through its author's eyes; the attack without it is the better one.
+
+    Attributes:
+        least: Distance from 0 and from 1 at which a probability is clipped, below 1 / 2.
+    """
+
+    attack: Strategy = field(default_factory=FGSM)
+    least: Positive = 1e-7
+
+    # Two logits may differ where their probabilities, in float32, do not.
+    faithful: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2**-24 <= self.least < 0.5:
+            raise ValueError(
+                f"ClippedProbabilities.least = {self.least:g} must be below 0.5, and at least "
+                "2^-24 = 6e-8: a float32 is no closer to 1"
+            )
+
+    def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
+        """The view of clipped log-probabilities."""
+        return _Clipped(view, self.least)
+
+
+class _Clipped(Wrapped):
+    def __init__(self, within: WhiteBox, least: float) -> None:
+        super().__init__(within)
+        self._least = least
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        probabilities = self._within.logits(x, rows).softmax(1)
+        return probabilities.clamp(self._least, 1.0 - self._least).log()
