@@ -48,6 +48,7 @@ COMPANIONS = (
         "defender/strategy/adversary_aware_bayes": ["experiment=dalvi"],
         "data/spambase": ["defender.actions.classes=2"],
         "data/mnist_4_7": ["defender.actions.classes=2"],
+        "data/npz": ["data.train=images.npz"],
     }
     | {
         f"{player}/{option}": ["experiment=matching_pennies"]
@@ -98,6 +99,12 @@ def write_table(path):
     labels = (words[:, 0] + words[:, 1:3].all(1)) > 0
     rows = np.column_stack([words * 0.25, labels])
     path.write_text("".join(",".join(f"{value:g}" for value in row) + "\n" for row in rows))
+
+
+def write_npz(path):
+    """Some random images with their channels last."""
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8)
+    np.savez(path, x=images, y=np.arange(90) % 10)
 
 
 def write_idx(folder):
@@ -180,6 +187,7 @@ def test_every_option_plays(option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_idx(tmp_path / "idx")
     write_table(tmp_path / "table.csv")
+    write_npz(tmp_path / "images.npz")
     arena, config = unrefused(option)
     (record,) = arena.play(1)
     assert set(record.payoffs) == {"attacker", "defender"}
