@@ -190,6 +190,20 @@ class ActionSpace(Declared, ABC):
     def contains(self, given: Any, output: Any) -> Tensor:
         """Whether each output is legal, bool [B]. Never calls `project`."""
 
+    def permits(self, given: Labelled, output: Any) -> Tensor:
+        """Whether each output is legal, bool [B], where the true class has a say.
+
+        By default `contains`; a space in which some classes may not be touched says so.
+        """
+        return self.contains(given.x, output)
+
+    def price(self, given: Labelled, output: Any) -> Tensor:
+        """What each legal output costs to make, float32 [B], in the space's own units.
+
+        By default nothing; `costs.MovePrice` makes a player pay it.
+        """
+        return torch.zeros(len(given), device=given.x.device)
+
     @abstractmethod
     def sample(self, given: Any, key: Tensor) -> Any:
         """A random legal output for each given one; `key` [B] as in `chance`."""
@@ -244,6 +258,8 @@ class Outcome:
     """bool: whether the attacker changed the input at all."""
     queries: Tensor
     gradients: Tensor
+    price: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """What the attacker's outputs cost to make: `ActionSpace.price` of its space."""
 
     @property
     def valid(self) -> Tensor:

@@ -199,6 +199,35 @@ class QueryPrice(Cost):
 
 
 @dataclass(frozen=True)
+class MovePrice(Cost):
+    """Another cost, plus what the move costs to make, as the action space prices it [F8].
+
+    Attributes:
+        of: The cost without it.
+        price: Of one unit of the space's prices, in units of the cost.
+    """
+
+    of: Cost
+    price: NonNegative = 1.0
+
+    def __call__(self, outcome: Outcome) -> Tensor:
+        """Cost and price together, [B]."""
+        return self.of(outcome) + self.price * outcome.price
+
+    def check(self, classes: int) -> None:
+        """Checks the inner cost."""
+        self.of.check(classes)
+
+    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
+        """The inner cost: what a move costs does not depend on its answer."""
+        return self.of.answered(labels, y)
+
+    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
+        """The inner cost's: a search that minds the price knows the space."""
+        return self.of.surrogate(logits, y, classes)
+
+
+@dataclass(frozen=True)
 class Negation(AnswerCost):
     """Minus another cost, usually the opponent's: the game is then zero-sum."""
 

@@ -43,6 +43,14 @@ COMPANIONS = (
         "attacker/cost/matrix": ["experiment=matching_pennies"],
         "defender/cost/matrix": ["experiment=matching_pennies"],
         "game/matrix": ["experiment=matching_pennies"],
+        "attacker/actions/feature_changes": ["experiment=dalvi"],
+        "attacker/actions/deletions": ["experiment=globerson_roweis"],
+        "attacker/strategy/minimum_cost_camouflage": ["experiment=dalvi"],
+        "attacker/strategy/worst_deletion": ["experiment=globerson_roweis"],
+        "defender/strategy/adversary_aware_bayes": ["experiment=dalvi"],
+        "data/spambase": ["defender.actions.classes=2"],
+        "data/mnist_4_7": ["defender.actions.classes=2"],
+        "data/npz": ["data.train=images.npz"],
     }
     | {
         f"{player}/{option}": ["experiment=matching_pennies"]
@@ -55,7 +63,9 @@ COMPANIONS = (
     }
     | {"defender/strategy/commit": ["experiment=conitzer_sandholm"]}
 )
-MATRIX = {option for option, with_ in COMPANIONS.items() if "experiment" in with_[0]}
+WHOLE = {option for option, with_ in COMPANIONS.items() if "experiment" in with_[0]}
+# What stands in for data that are read from files, or else fetched.
+SAMPLES = {"arena.data.mnist.MNIST": "idx", "arena.data.tabular.Table": "table.csv"}
 
 
 def composed(overrides):
@@ -70,18 +80,40 @@ def small(option):
     """Overrides that choose a yaml ("group/name") in a match of seconds."""
     group, _, name = option.rpartition("/")
     overrides = [o for o in SMALL if o.partition("=")[0] != group]
-    if group == "data" and name != "digits":
-        overrides.append("data.path=idx")
-    if option in MATRIX or group == "experiment":
+    if option in WHOLE or group == "experiment":
         overrides = []
     return [*COMPANIONS.get(option, []), f"{group}={name}", *overrides]
+
+
+def sampled(overrides):
+    """The overrides, with a sample in place of data that would have to be fetched."""
+    node, key = composed(overrides)["data"], "data"
+    while "of" in node:
+        node, key = node["of"], f"{key}.of"
+    if (sample := SAMPLES.get(node["_target_"])) is None:
+        return overrides
+    return [*overrides, f"{key}.path={sample}", "game.examples=24"]
+
+
+def write_table(path):
+    """A table of five words in mails, the label last; the first word is of one class."""
+    words = np.random.default_rng(0).integers(0, 2, (90, 5))
+    labels = (words[:, 0] + words[:, 1:3].all(1)) > 0
+    rows = np.column_stack([words * 0.25, labels])
+    path.write_text("".join(",".join(f"{value:g}" for value in row) + "\n" for row in rows))
+
+
+def write_npz(path):
+    """Some random images with their channels last."""
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), dtype=np.uint8)
+    np.savez(path, x=images, y=np.arange(90) % 10)
 
 
 def write_idx(folder):
     """Four IDX files of a few random images."""
     folder.mkdir()
     generator = np.random.default_rng(0)
-    for part, n in (("train", 60), ("t10k", 40)):
+    for part, n in (("train", 60), ("t10k", 120)):
         images = generator.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         header = struct.pack(">IIII", 0x0803, *images.shape)
         (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
@@ -125,7 +157,7 @@ def shortened(node):
 
 def match(overrides):
     """The match of a configuration, and that configuration."""
-    config = shortened(composed(overrides))
+    config = shortened(composed(sampled(overrides)))
     schema.check(config)
     made = {key: schema.build(config[key]) for key in ("game", "order", "attacker", "defender")}
     players = {name: made[name] for name in ("attacker", "defender")}
@@ -160,6 +192,8 @@ OPTIONS = [str(path.with_suffix("")) for path in YAMLS if path.parent != Path()]
 def test_every_option_plays(option, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_idx(tmp_path / "idx")
+    write_table(tmp_path / "table.csv")
+    write_npz(tmp_path / "images.npz")
     arena, config = unrefused(option)
     (record,) = arena.play(1)
     assert set(record.payoffs) == {"attacker", "defender"}

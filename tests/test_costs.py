@@ -1,5 +1,7 @@
 """Costs by hand, and the laws of what stands in for them in a search."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -10,6 +12,7 @@ from arena.core import Answers, Cost, Outcome, decide
 from arena.costs import (
     CostMatrix,
     ErrorRate,
+    MovePrice,
     Negation,
     QueryPrice,
     Refusal,
@@ -30,7 +33,12 @@ ANSWER_COSTS = [
     Refusal(),
     Refusal(0.25, 3.0),
 ]
-COSTS = [*ANSWER_COSTS, *map(Negation, ANSWER_COSTS), QueryPrice(MATRIX, 0.5)]
+COSTS = [
+    *ANSWER_COSTS,
+    *map(Negation, ANSWER_COSTS),
+    QueryPrice(MATRIX, 0.5),
+    MovePrice(MATRIX, 0.5),
+]
 NAMES = [str(cost) for cost in COSTS]
 
 
@@ -99,6 +107,13 @@ def test_queries_are_paid_for_at_the_end_and_never_searched_for():
     assert torch.equal(cost.surrogate(logits, y), ErrorRate().surrogate(logits, y))
     paid = Negation(cost)(outcome(labels, y, queries=queries))
     assert paid.tolist() == [0.0, -1.5, -2.0]
+
+
+def test_a_move_is_paid_for_whatever_its_answer():
+    cost = MovePrice(of=ErrorRate(), price=0.25)
+    made = replace(outcome([0, 1, 1], [0, 0, 1]), price=torch.tensor([0.0, 2.0, 8.0]))
+    assert cost(made).tolist() == [0.0, 1.5, 2.0]
+    assert cost(outcome([0, 1, 1], [0, 0, 1])).tolist() == [0.0, 1.0, 0.0]  # a space without prices
 
 
 answers = st.integers(REFUSED, K - 1)
@@ -406,6 +421,7 @@ def test_a_matrix_may_be_written_as_lists():
         (WITH_REFUSAL, 4, "CostMatrix has 3 rows"),
         (Negation(Targeted(9)), 3, "target=9"),
         (QueryPrice(Negation(Targeted(9))), 3, "target=9"),
+        (MovePrice(Negation(Targeted(9))), 3, "target=9"),
     ],
     ids=str,
 )
@@ -426,6 +442,7 @@ def test_costs_that_fit_say_nothing(cost):
         (lambda: Refusal(-0.1), r"Refusal\.on_clean = -0\.1"),
         (lambda: Refusal(0.1, -1), r"Refusal\.on_attacked = -1"),
         (lambda: QueryPrice(ErrorRate(), -1.0), r"QueryPrice\.price = -1\.0"),
+        (lambda: MovePrice(ErrorRate(), -1.0), r"MovePrice\.price = -1\.0"),
         (lambda: Negation(3), r"Negation\.of = 3 must be a Cost"),
     ],
 )

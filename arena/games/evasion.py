@@ -127,8 +127,9 @@ class Evasion(Game):
         for player in players.values():
             player.cost.check(train.classes)
         actions = players["attacker"].actions
-        if isinstance(actions, Perturbations) and tuple(actions.box) != tuple(train.box):
-            raise ValueError(f"attacker.actions.box={actions.box}, but the data's is {train.box}")
+        box = getattr(actions, "box", train.box)
+        if tuple(box) != tuple(train.box):
+            raise ValueError(f"attacker.actions.box={box}, but the data's is {train.box}")
         decisions = players["defender"].actions
         if isinstance(decisions, Decisions) and decisions.classes != train.classes:
             raise ValueError(
@@ -184,7 +185,7 @@ class EvasionBoard(Board):
             )
         move = move.detach()
         actions = self.players["attacker"].actions
-        if (i := first(~actions.contains(given, move))) is not None:
+        if (i := first(~actions.permits(self.dealt, move))) is not None:
             row = slice(i, i + 1)
             raise IllegalMove(
                 f"attacker's input {i} is outside {actions}: "
@@ -240,7 +241,8 @@ class EvasionBoard(Board):
             )
         attacked = self._answers(model, played[rows])
         self._check_answers(attacked, played[rows])
-        truth = self.players["attacker"].actions.truth(dealt, played)[rows]
+        actions = self.players["attacker"].actions
+        truth = actions.truth(dealt, played)[rows]
         ledger = past.ledgers["attacker"]
         outcome = Outcome(
             y=truth,
@@ -249,6 +251,7 @@ class EvasionBoard(Board):
             changed=(played[rows] != dealt.x[rows]).flatten(1).any(1),
             queries=ledger.queries[rows],
             gradients=ledger.gradients[rows],
+            price=actions.price(dealt, played)[rows],
         )
         valid = outcome.valid
         costs = {
@@ -270,7 +273,6 @@ class EvasionBoard(Board):
             "queries": float(outcome.queries.double().mean()),
             "gradients": float(outcome.gradients.double().mean()),
         }
-        actions = self.players["attacker"].actions
         certified = model.certified(dealt[rows], actions)
         if certified is not None:
             wrongly = certified & (attacked.labels != dealt.y[rows])

@@ -1,0 +1,76 @@
+"""Worst-case deletion of features, exact against a linear classifier."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from arena.actions.deletions import Deletions
+from arena.attacks import losses
+from arena.attacks.linear import Linear, linear
+from arena.core import Labelled, Player, Strategy, Turn
+from arena.knowledge import View, WhiteBox
+
+
+@dataclass(frozen=True)
+class WorstDeletion(Strategy):
+    """Globerson & Roweis, "Nightmare at test time" (ICML 2006), section 2: the first player.
+
+    Against logits that are linear in the features, what feature j adds to the margin of the truth
+    over another class is (w_y - w_k)_j x_j. Deleting the k features that add most, where they add
+    at all, leaves the least margin over that class; the class with the least margin of all decides.
+    An input is thus a mistake after the deletion if any deletion makes it one.
+    """
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError unless features may be deleted."""
+        if not isinstance(player.actions, Deletions):
+            raise ValueError(
+                f"WorstDeletion deletes features, which actions={type(player.actions).__name__} "
+                "does not mean; use actions=deletions"
+            )
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The inputs with the worst deletions, [B, ...].
+
+        Raises:
+            ValueError: If the logits are not linear, or some mistakes are worth more than others.
+        """
+        cost, y = turn.player.cost, turn.data.y
+        wins = losses.winning(losses.prices(cost, y, turn.data.classes, turn.data.classes))
+        wrong = one_hot(y, turn.data.classes) == 0
+        if bool((wins.any(1) & (wins != wrong).any(1)).any()):
+            raise ValueError(
+                "WorstDeletion seeks any mistake, and the attacker's cost tells them apart; use "
+                "cost=negation of the error rate"
+            )
+        weights = linear(turn.see("defender", WhiteBox), turn)
+        space = turn.player.actions
+        assert isinstance(space, Deletions)
+        moved = turn.each_batch(lambda rows: worst(turn.data[rows], weights, space.k))
+        useful = wins.any(1).reshape(-1, *(1,) * (moved.ndim - 1))
+        return torch.where(useful, moved, turn.data.x)
+
+
+def worst(data: Labelled, weights: Linear, k: int) -> Tensor:
+    """The inputs [B, ...] with at most `k` features deleted, to the least margin of the truth."""
+    x = data.x.flatten(1)
+    logits = weights.logits(x)
+    truth = logits.gather(1, data.y[:, None]).squeeze(1)
+    least = torch.full_like(logits[:, 0], torch.inf)
+    moved = x
+    for other in range(data.classes):
+        adds = (weights.weight[data.y] - weights.weight[other]) * x
+        most = adds.clamp(min=0).topk(min(k, x.shape[1]), dim=1)
+        margin = truth - logits[:, other] - most.values.sum(1)
+        better = (margin < least) & (data.y != other)
+        least = torch.where(better, margin, least)
+        # Of features that add nothing, deletion is no use: they stay.
+        goes = torch.zeros_like(x, dtype=torch.bool).scatter(1, most.indices, most.values > 0)
+        moved = torch.where(better[:, None], x.masked_fill(goes, 0.0), moved)
+    return moved.reshape(data.x.shape)
