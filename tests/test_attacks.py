@@ -27,6 +27,7 @@ from arena.learners.networks import MLP
         (FGSM(), L1(0.3, BOX)),
         (FGSM(2.0, random_start=True), Linf(0.3, BOX)),
         (PGD(40, 0.1), Linf(0.3, BOX)),
+        (PGD(40, 0.1, returns="last"), Linf(0.3, BOX)),
         (PGD(40, 0.2), L2(0.3, BOX)),
         (PGD(40, 0.2, random_start=False), L1(0.3, BOX)),
         (Momentum(40, 0.1), Linf(0.3, BOX)),
@@ -62,6 +63,36 @@ def test_l0_moves_no_more_values_than_allowed_and_the_best_ones():
     # A walk by the largest gradients does not look at the room left: the two largest weights.
     chosen = w[0].abs().topk(2).indices
     torch.testing.assert_close(gained, room[:, chosen].sum(1), atol=1e-3, rtol=0)
+
+
+def test_the_last_iterate_is_where_the_walk_ends_and_nobody_looks_at_it():
+    module, data, space = linear_model(), points(), Linf(0.3, BOX)
+    walk = PGD(1, 2.0, random_start=False, returns="last")
+    moved, ledger = play(walk, space, module, data)
+    assert ledger.queries.tolist() == ledger.gradients.tolist() == [1] * len(data)
+    assert torch.equal(moved, play(FGSM(2.0), space, module, data)[0])
+    # From the same random place, and in whatever batches.
+    one, _ = play(PGD(3, 0.1, returns="last"), space, module, data, rows=7)
+    best, _ = play(PGD(3, 0.1), space, module, data)
+    assert torch.equal(one, best), "on a linear model every step is an improvement"
+    rough, ledger = play(PGD(3, 0.1, returns="last", precision="bfloat16"), space, module, data)
+    assert space.contains(data.x, rough).all() and ledger.gradients.tolist() == [3] * len(data)
+
+
+def test_the_last_iterate_of_several_walks_is_refused():
+    with pytest.raises(ValueError, match=r"returns = 'last', of 2 restarts.*or one restart"):
+        PGD(restarts=2, returns="last")
+
+
+def test_a_step_from_the_answer_does_not_know_the_truth():
+    """What is answered right moves as ever, and what is answered wrong away from that mistake."""
+    module, data, space = linear_model(), points(), Linf(0.3, BOX)
+    moved, _ = play(FGSM(labels="answer"), space, module, data)
+    answered = Labelled(data.x, module(data.x).argmax(1), 2, BOX)
+    assert 0 < (answered.y == data.y).sum() < len(data)
+    assert torch.equal(moved, play(FGSM(), space, module, answered)[0])
+    flipped, _ = play(FGSM(labels="answer"), space, module, Labelled(data.x, 1 - data.y, 2, BOX))
+    assert torch.equal(moved, flipped)
 
 
 def test_the_targeted_goal_is_the_costs_not_the_attacks():

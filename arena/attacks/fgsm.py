@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, autograd
 
@@ -23,10 +23,14 @@ class FGSM(Strategy):
     Attributes:
         step: Length of the step, as a share of the space's eps.
         random_start: Start at random in the space; else at the input.
+        labels: What the step leads away from: the true class, or what the model answers. Trained
+            against steps from the truth, a model may learn to read the truth off the step (label
+            leaking, Kurakin et al. 2017, 1611.01236, section 4).
     """
 
     step: Positive = 1.0
     random_start: bool = False
+    labels: Literal["truth", "answer"] = "truth"
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
 
@@ -44,7 +48,10 @@ class FGSM(Strategy):
         x = space.sample(given.x, turn.keys[rows]) if self.random_start else given.x
         x = x.detach().requires_grad_()
         logits = turn.see("defender", WhiteBox).logits(x, rows)
-        surrogate = turn.player.cost.surrogate(logits, given.y, given.classes)
+        y = given.y
+        if self.labels == "answer":
+            y = logits.detach()[:, : given.classes].argmax(1)
+        surrogate = turn.player.cost.surrogate(logits, y, given.classes)
         (gradient,) = autograd.grad(surrogate.sum(), x)
         gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
         moved = x.detach() - self.step * space.eps * space.steepest(gradient)

@@ -1,14 +1,57 @@
 """The attacks that a training plays against itself."""
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from arena.core import Perturbations, Player, Strategy, Task, Turn
+from arena.attacks.pgd import PGD
+from arena.core import Labelled, Perturbations, Player, Strategy, Task, Turn
 from arena.knowledge import Knowledge, Ledger, View, WhiteBox
 from arena.learners.classifiers import committed
 from arena.learners.training import Step, Trainer
+
+
+@dataclass(frozen=True)
+class Informed(Trainer):
+    """A training that plays the attacker's part, and so reads its declared actions and cost."""
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
+
+    def task(self, turn: Turn) -> Task:
+        """The attacker's declared actions and cost."""
+        return task_of(turn)
+
+
+@dataclass(frozen=True)
+class Attacked(Informed):
+    """A training whose loss looks at what an inner attack makes of the batch.
+
+    Attributes:
+        inner: The inner attack; any that needs a white box at most.
+    """
+
+    inner: Strategy = PGD(steps=7, step=0.3, returns="last")
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the inner attack needs more than a white box gives."""
+        check_attack(self.inner)
+
+    def moved(self, module: nn.Module, step: Step) -> Tensor:
+        """What the inner attack plays, [B, ...]."""
+        return attacked(self.inner, module, step, declared(self, step))
+
+    @abstractmethod
+    def against(self, module: nn.Module, batch: Labelled, moved: Tensor) -> Tensor:
+        """The scalar to minimise, where the attacker makes `moved` [B, ...] of the batch."""
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """The loss against what the inner attack plays."""
+        return self.against(module, step.batch, self.moved(module, step))
 
 
 def task_of(turn: Turn) -> Task:
@@ -29,6 +72,36 @@ def declared(trainer: Trainer, step: Step) -> Task:
     return step.task
 
 
+def perturbations(trainer: Trainer, step: Step) -> Perturbations:
+    """The attacker's actions, for a training that follows gradients of its own in them.
+
+    Raises:
+        ValueError: If there are no steps and projections in them, or they are not known.
+    """
+    space = declared(trainer, step).actions
+    if not isinstance(space, Perturbations):
+        raise ValueError(
+            f"{type(trainer).__name__} perturbs inputs by gradients and cannot train against "
+            f"actions={type(space).__name__}; use attacker/actions=linf, l2, l1 or l0, or "
+            "AdversarialTraining with an inner attack that these actions allow"
+        )
+    return space
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, and no gradients of its parameters, for a while."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    training = module.training
+    module.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.train(training)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
 def check_attack(attack: Strategy) -> None:
     """Raises ValueError if the attack needs more than a white box of a classifier."""
     if any(not issubclass(WhiteBox, kind) for kind in attack.needs.values()):
@@ -41,24 +114,21 @@ def attacked(attack: Strategy, module: nn.Module, step: Step, task: Task) -> Ten
     The inner player has the attacker's declared actions and cost, and sees a white box.
     """
     knowledge, batch = Knowledge.white_box(), step.batch
-    learning = [p for p in module.parameters() if p.requires_grad]
-    model = committed(module, batch.classes)  # frozen: no parameter gradients in there
-    ledger = Ledger(len(batch), None, batch.x.device)
-    view = WhiteBox("defender", knowledge, {"task": task}, model, ledger)
-    turn = Turn(
-        player=Player(task.actions, task.cost, knowledge, attack),
-        round=0,
-        data=batch,
-        aside=None,
-        last=None,
-        seed=step.seed,
-        batch_size=len(batch),
-        look=lambda opponent, kind: view,
-    )
-    moved: Tensor = attack.respond(turn)
-    module.train()
-    for parameter in learning:
-        parameter.requires_grad_(True)
+    with frozen(module):
+        model = committed(module, batch.classes)
+        ledger = Ledger(len(batch), None, batch.x.device)
+        view = WhiteBox("defender", knowledge, {"task": task}, model, ledger)
+        turn = Turn(
+            player=Player(task.actions, task.cost, knowledge, attack),
+            round=0,
+            data=batch,
+            aside=None,
+            last=None,
+            seed=step.seed,
+            batch_size=len(batch),
+            look=lambda opponent, kind: view,
+        )
+        moved: Tensor = attack.respond(turn)
     return moved
 
 
@@ -73,7 +143,7 @@ def ascended(
     """Projected steepest ascent of an objective that is no player's cost, [B, ...].
 
     Of a divergence between two answers of the same model, say. `objective` maps inputs to one
-    number an example, [B]; its parameters get no gradients from here.
+    number an example, [B]; its parameters get no gradients from here (and cost none if `frozen`).
 
     Args:
         objective: What to raise.

@@ -1,0 +1,53 @@
+"""Free adversarial training: one backward pass, for the parameters and for the attack."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from arena import chance
+from arena.defenses.inner import Informed, perturbations
+from arena.fields import Count, Positive
+from arena.learners.training import Step
+
+
+@dataclass(frozen=True)
+class FreeAdversarialTraining(Informed):
+    """Shafahi et al. 2019 (1904.12843), Algorithm 1.
+
+    Every minibatch is replayed several times. Each replay's backward pass gives a gradient to the
+    parameters, for the optimizer's step, and one to the inputs, for a step of the perturbation that
+    the next replay trains on: no pass is spent on the attack alone.
+
+    Differs from the paper in that a minibatch starts at a random place of the space, not where the
+    perturbation of the minibatch before it (other examples) ended: a step then depends on its own
+    examples alone. The steps climb the training's own loss; the attacker's cost plays no part.
+
+    `epochs` are passes over the data, N_ep / m in the paper: epochs * replays cost what as many
+    epochs of plain training cost.
+
+    Attributes:
+        replays: Steps on each minibatch (m in the paper).
+        step: Step size of the perturbation, as a share of the space's eps.
+    """
+
+    replays: Count = 8
+    step: Positive = 1.0
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """Cross-entropy of a replay."""
+        return cross_entropy(module(step.batch.x), step.batch.y)
+
+    def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
+        """All replays of a minibatch; the loss of the last."""
+        given, space = step.batch.x, perturbations(self, step)
+        x = space.sample(given, chance.keys(step.seed, len(given), given.device))
+        for _ in range(self.replays):
+            x = x.detach().requires_grad_()
+            replay = replace(step, batch=replace(step.batch, x=x))
+            loss = super().update(module, optimizer, replay)
+            assert x.grad is not None
+            moved = x.detach() + self.step * space.eps * space.steepest(x.grad)
+            x = space.project(given, moved)
+        return loss

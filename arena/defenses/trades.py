@@ -1,0 +1,59 @@
+"""TRADES: trade accuracy against how much an attacker can change the answer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from arena import chance
+from arena.defenses.divergence import divergence
+from arena.defenses.inner import Informed, ascended, frozen, perturbations
+from arena.fields import Count, NonNegative, Positive
+from arena.learners.training import Step
+
+
+@dataclass(frozen=True)
+class TRADES(Informed):
+    """Zhang et al. 2019 (1901.08573), equation 5: cross-entropy + beta * max KL(p(x) || p(x')).
+
+    Clean accuracy is the first term's business, and needs labels; the second, which needs none,
+    pushes the decision boundary away from the data. The maximum over x' is looked for as in the
+    paper's Algorithm 1 and its code: from a little noise (at x itself the divergence has no slope),
+    by projected steps, the module in evaluation mode.
+
+    Differs from the paper in that space and steps are those of the attacker's declared geometry;
+    its cost plays no part. Gradients reach the parameters through both answers, as in the paper's
+    code.
+
+    Attributes:
+        beta: Weight of the divergence (1 / lambda in the paper): the more, the more robust.
+        steps: Inner gradients.
+        step: Inner step size, as a share of the space's eps.
+        noise: Standard deviation of the noise that the ascent starts with, in units of the input.
+    """
+
+    beta: NonNegative = 6.0
+    steps: Count = 10
+    step: Positive = 0.25
+    noise: Positive = 0.001
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """Cross-entropy of the batch, and the divergence to the worst answers near it."""
+        batch = step.batch
+        moved = self.moved(module, step)
+        logits = module(batch.x)
+        spread = divergence(logits, module(moved)).mean()
+        return cross_entropy(logits, batch.y) + self.beta * spread
+
+    def moved(self, module: nn.Module, step: Step) -> Tensor:
+        """The inputs [B, ...] whose answers diverge most from those to the batch."""
+        x, space = step.batch.x, perturbations(self, step)
+        keys = chance.keys(step.seed, len(x), x.device)
+        start = space.project(x, x + self.noise * chance.normal(keys, x.shape[1:]))
+        with frozen(module):
+            with torch.no_grad():
+                given = module(x)
+            return ascended(
+                lambda at: divergence(given, module(at)), x, start, space, self.steps, self.step
+            )
