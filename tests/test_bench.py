@@ -1,7 +1,9 @@
 """The floors of tests/bench count what they say: one that is too high flatters everybody."""
 
+import pytest
 import torch
 from bench.floors import Stretch, Until, Watched, fixed, stretches
+from bench.training import floor
 from linear import linear_model
 from small import seen
 
@@ -36,3 +38,25 @@ def test_an_examples_books_close_after_the_pass_that_breaks_it():
     view.on(rows[1:]).labels(torch.ones(2, 1), rows[:2])
     view.labels(torch.ones(1, 1), rows[:1])
     assert until.queries.tolist() == [4, 2, 1]
+
+
+@pytest.mark.parametrize(("steps", "passes"), [(3, 1), (0, 4)])
+def test_the_floor_of_a_training_makes_the_passes_it_names(steps, passes):
+    seen = []
+
+    def layout(module):
+        def look(module, inputs):
+            learns = all(p.requires_grad for p in module.parameters())
+            seen.append((inputs[0].requires_grad, module.training, learns, len(inputs[0])))
+
+        module.register_forward_pre_hook(look)
+        return module
+
+    data = Labelled(
+        torch.rand(130, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.arange(130) % 10,
+        10,
+    )
+    floor(data, steps, layout, passes)
+    expected = [(True, False, False)] * steps + [(False, True, True)] * passes
+    assert seen == [(*one, n) for n in (128, 2) for one in expected]

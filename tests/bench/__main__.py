@@ -1,8 +1,8 @@
 """Measures what the design promises, against floors measured in the same run.
 
 Prints a table for each part and, with --json, writes all figures, the single ones too. One thread;
-CPU seconds for attacks, on CUDA wall seconds; wall seconds for matches and commands. Tables show
-medians, with the lowest and the highest.
+CPU seconds for attacks and trainings, on CUDA wall seconds; wall seconds for matches and commands.
+Tables show medians, with the lowest and the highest.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import attacks, match, models
+from . import attacks, match, models, training
+
+PARTS = ("all", "match", "attacks", "training")
 
 
 def spread(found, digits=2):
@@ -38,6 +40,20 @@ def match_table(title, rows):
     table = Table("what", "median (lowest-highest)", "promised", title=title)
     for name, (found, promised) in rows.items():
         table.add_row(name, spread(found, 3), f"<= {promised:g}")
+    return table
+
+
+def training_table(title, rows):
+    """What an epoch of each training takes."""
+    table = Table("one epoch", "seconds", "to the floor", "promised", title=title)
+    for name, row in rows.items():
+        promised = training.PROMISED.get(name)
+        table.add_row(
+            name,
+            spread(row["seconds"]),
+            spread(row["to floor"], 3),
+            "" if promised is None else f"<= {promised:g}",
+        )
     return table
 
 
@@ -68,10 +84,11 @@ def main():
     """Runs what the command line asks for; by default everything."""
     contests = attacks.contests()
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "match", "attacks"), default="all")
+    parser.add_argument("part", nargs="?", choices=PARTS, default="all")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--repeats", type=int, default=7, help="of each measurement")
     parser.add_argument("--examples", type=int, default=1000, help="MNIST test images to attack")
+    parser.add_argument("--images", type=int, default=1280, help="MNIST images to train on")
     parser.add_argument("--only", default=",".join(contests), help="attacks, with commas between")
     parser.add_argument("--models", default="weak,robust", help="of weak, robust, wide")
     parser.add_argument("--folder", type=Path, help="keeps the trained models, to be used again")
@@ -91,11 +108,20 @@ def main():
         if given.json:
             given.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
-    if given.part != "attacks":
+    if given.part in ("all", "match"):
         rows = match.rows(given.repeats)
         console.print(match_table(f"The engine, {where}", rows))
         kept("match", {name: found for name, (found, _) in rows.items()})
-    if given.part != "match":
+    if given.part in ("all", "training"):
+        data = models.mnist()
+        if data is None:
+            console.print("no MNIST files here: set ARENA_MNIST")
+        else:
+            n = given.images
+            rows = training.measured(data[0][:n].to(device), given.repeats)
+            console.print(training_table(f"Training on {n} MNIST images, {where}", rows))
+            kept("training", rows)
+    if given.part in ("all", "attacks"):
         attacked = []
         for name in given.models.split(","):
             with tempfile.TemporaryDirectory() as temporary:

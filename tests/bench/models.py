@@ -49,11 +49,10 @@ def subject(name, examples, folder, device):
     """
     if name == "wide":
         return wide(examples, device)
-    beside = Path(__file__).parents[3] / "shared" / "data" / "mnist"
-    mnist = Path(os.environ.get("ARENA_MNIST", beside))
-    if not mnist.is_dir():
+    data = mnist()
+    if data is None:
         return None
-    train, test = MNIST(str(mnist)).load()
+    train, test = data
     path, learner = Path(folder) / f"{name}.safetensors", CNN((16, 32))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +61,13 @@ def subject(name, examples, folder, device):
     module = learner.build(train.shape, train.classes, seed=0)
     module.load_state_dict(load_file(path))
     return frozen(module, test[:examples], EPS, device)
+
+
+def mnist():
+    """Its training and test images, from ARENA_MNIST or beside the checkout; None without."""
+    beside = Path(__file__).parents[3] / "shared" / "data" / "mnist"
+    folder = Path(os.environ.get("ARENA_MNIST", beside))
+    return MNIST(str(folder)).load() if folder.is_dir() else None
 
 
 def trained(name, learner, data):

@@ -1,0 +1,181 @@
+"""What training takes, over the bare passes of one adversarial-training epoch.
+
+*Floor*: for every batch k times forward and backward to the inputs, on the frozen module in
+evaluation mode, and once forward and backward to the parameters in training mode. No steps,
+projections, losses of an attacker's own, random numbers or optimizer. Laid out in memory as ours
+is; the same in PyTorch's own layout stands beside it.
+
+In a repeat everybody trains one epoch on the same images, one after the other, and is divided by
+the floor of that repeat.
+"""
+
+import io
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from arena import chance
+from arena.actions.lp import Linf
+from arena.attacks.fgsm import FGSM
+from arena.attacks.pgd import PGD
+from arena.core import Task
+from arena.costs import ErrorRate, Negation
+from arena.defenses.adversarial_training import AdversarialTraining
+from arena.defenses.erm import ERM
+from arena.defenses.free import FreeAdversarialTraining
+from arena.defenses.trades import TRADES
+from arena.learners.classifiers import laid_out
+from arena.learners.networks import CNN
+from tests.parity import references
+
+from . import meters, models
+
+STEPS, REPLAYS, BATCH, STEP = 7, 8, 128, 0.3
+LEARNER = CNN((16, 32))
+PGD_NAME = f"PGD-{STEPS}"
+FAST_SHARE = "fast, of PGD"
+PROMISED = {PGD_NAME: 1.05, FAST_SHARE: 0.25}
+
+
+def ours(data, task):
+    """Trainings of one epoch by name."""
+    one = {"epochs": 1, "batch_size": BATCH}
+
+    def pgd(steps=STEPS, step=STEP, **options):
+        return PGD(steps, step, **{"returns": "last"} | options)
+
+    trainers = {
+        PGD_NAME: AdversarialTraining(LEARNER, inner=pgd(), **one),
+        f"{PGD_NAME}, best iterate": AdversarialTraining(LEARNER, inner=pgd(returns="best"), **one),
+        f"{PGD_NAME} bf16": AdversarialTraining(LEARNER, inner=pgd(precision="bfloat16"), **one),
+        f"TRADES-{STEPS}": TRADES(LEARNER, steps=STEPS, step=STEP, **one),
+        "fast": AdversarialTraining(LEARNER, inner=FGSM(1.25, random_start=True), **one),
+        "fast bf16": AdversarialTraining(LEARNER, inner=pgd(1, 1.25, precision="bfloat16"), **one),
+        f"free, {REPLAYS} replays": FreeAdversarialTraining(LEARNER, replays=REPLAYS, **one),
+        "ERM": ERM(LEARNER, **one),
+    }
+    return {name: partial(trainer.train, data, 0, task) for name, trainer in trainers.items()}
+
+
+def floor(data, steps, layout, passes=1):
+    """The bare passes of an epoch: `steps` to the inputs, and `passes` to the parameters."""
+    module = layout(LEARNER.build(data.shape, data.classes, 0).to(data.x.device))
+    for rows in torch.arange(len(data)).split(BATCH):
+        batch = data[rows]
+        module.eval().requires_grad_(False)
+        # A pass over images that are mostly zeros is cheaper than one over attacked ones.
+        x = Linf(models.EPS).sample(batch.x, chance.keys(0, len(batch), batch.x.device))
+        for _ in range(steps):
+            x = x.detach().requires_grad_()
+            torch.autograd.grad(cross_entropy(module(x), batch.y, reduction="sum"), x)
+        module.train().requires_grad_(True)
+        for _ in range(passes):
+            module.zero_grad()
+            cross_entropy(module(x.detach()), batch.y).backward()
+
+
+def loop(data, attack_of: Callable):
+    """An epoch of adversarial training by a library's attack in the loop that its users write."""
+    module = LEARNER.build(data.shape, data.classes, 0).to(data.x.device)
+    optimizer = torch.optim.Adam(module.parameters(), 2e-3)
+    attack = attack_of(module)
+    for rows in torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(BATCH):
+        batch = data[rows]
+        moved = attack(batch.x, batch.y)
+        module.train()
+        optimizer.zero_grad()
+        cross_entropy(module(moved), batch.y).backward()
+        optimizer.step()
+
+
+def adv_lib(module):
+    """adversarial-library's PGD; it leaves freezing to the caller, who does."""
+    from adv_lib.attacks import pgd_linf
+
+    def attack(x, y):
+        module.eval().requires_grad_(False)
+        moved = pgd_linf(module, x, y, models.EPS, steps=STEPS, relative_step_size=STEP)
+        module.requires_grad_(True)
+        return moved
+
+    return attack
+
+
+def torchattacks(module):
+    """torchattacks' PGD, the module frozen by the caller."""
+    from torchattacks import PGD as Theirs
+
+    attacked = Theirs(module, eps=models.EPS, alpha=STEP * models.EPS, steps=STEPS)
+
+    def attack(x, y):
+        module.requires_grad_(False)
+        moved = attacked(x, y)
+        module.requires_grad_(True)
+        return moved
+
+    return attack
+
+
+def art(data):
+    """ART's AdversarialTrainerMadryPGD, which owns its loop."""
+    from art.defences.trainer import AdversarialTrainerMadryPGD
+    from art.estimators.classification import PyTorchClassifier
+
+    module = LEARNER.build(data.shape, data.classes, 0)
+    estimator = PyTorchClassifier(
+        module,
+        nn.CrossEntropyLoss(),
+        data.shape,
+        data.classes,
+        torch.optim.Adam(module.parameters(), 2e-3),
+        clip_values=data.box,
+        device_type="cpu" if data.x.device.type == "cpu" else "gpu",
+    )
+    options = {"eps": models.EPS, "eps_step": STEP * models.EPS, "max_iter": STEPS}
+    trainer = AdversarialTrainerMadryPGD(estimator, nb_epochs=1, batch_size=BATCH, **options)
+    trainer.fit(data.x.cpu().numpy(), data.y.cpu().numpy())
+
+
+def quietly(run):
+    """A run whose library prints as it goes."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), references.seeded(0):
+        run()
+
+
+def measured(data, repeats):
+    """For each training its CPU seconds an epoch, and these over the floor's of the same repeat."""
+    device = data.x.device
+    task = Task(data.shape, data.classes, data.box, Linf(models.EPS), Negation(ErrorRate()))
+    floors = {
+        "floor": partial(floor, data, STEPS, laid_out),
+        "floor, plain layout": partial(floor, data, STEPS, lambda module: module),
+        "floor, one step": partial(floor, data, 1, laid_out),
+        f"floor, {REPLAYS} replays": partial(floor, data, 0, laid_out, REPLAYS),
+        "floor, no step": partial(floor, data, 0, laid_out),
+    }
+    runs = ours(data, task)
+    peers = {
+        "adv_lib": partial(loop, data, adv_lib),
+        "torchattacks": partial(loop, data, torchattacks),
+        "art": partial(art, data),
+    }
+    for name, peer in peers.items():
+        if references.installed(f"{name}:"):
+            runs[f"{name} {PGD_NAME}"] = partial(quietly, peer)
+    rows = {name: {"seconds": [], "to floor": []} for name in (*floors, *runs)}
+    for repeat in range(repeats + 1):
+        base = None
+        for name, run in (*floors.items(), *runs.items()):
+            took = meters.seconds(run, device)
+            base = base or took
+            if repeat:  # the first warms up: imports, and the allocator
+                rows[name]["seconds"].append(took)
+                rows[name]["to floor"].append(took / base)
+    for name in ("fast", "fast bf16"):
+        pairs = zip(rows[name]["seconds"], rows[PGD_NAME]["seconds"], strict=True)
+        rows[f"{name}, of PGD"] = {"seconds": [], "to floor": [a / b for a, b in pairs]}
+    return rows
