@@ -241,11 +241,15 @@ def test_a_transformation_that_changes_the_shape_is_refused_before_training():
             return x[..., ::2]
 
     class Untrained(ERM):
-        def train(self, *_, **__):
+        def respond(self, turn):
             raise AssertionError("it trained")
 
-    with pytest.raises(ValueError, match=r"inputs \[1, 8, 8\], but it returns \[1, 8, 4\]; train"):
-        made(Transformed(Untrained(LEARNER), Halved()))
+    for strategy in (
+        Transformed(Untrained(LEARNER), Halved()),
+        FeatureSqueezing(Untrained(LEARNER), (BitDepth(), Halved())),
+    ):
+        with pytest.raises(ValueError, match=r"inputs \[1, 8, 8\], but it returns \[1, 8, 4\]; t"):
+            made(strategy)
 
 
 # Refusing --------------------------------------------------------------------------------------

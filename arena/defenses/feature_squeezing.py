@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from arena import chance
-from arena.core import Labelled, Player, Turn
+from arena.core import Classifier, Labelled, Player, Turn
 from arena.defenses.refusals import check_refusal, with_refusal
+from arena.defenses.transformed import check_shape
 from arena.defenses.wrapped import Wrapper
 from arena.fields import Range, Share
 from arena.learners.preprocessing import Transformation, answered, coins, flips_coins
@@ -53,6 +54,16 @@ class FeatureSqueezing(Wrapper):
         """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
         super().check(player)
         check_refusal(self, player)
+
+    def respond(self, turn: Turn) -> Classifier:
+        """The inner strategy's model with the detector.
+
+        Raises:
+            ValueError: Before anything trains, if a squeezer does not fit the inputs.
+        """
+        for squeezer in self.squeezers:
+            check_shape(squeezer, turn.data, "FeatureSqueezing")
+        return super().respond(turn)
 
     def around(self, model: nn.Module, data: Labelled) -> "Squeezing":
         """The model with the detector."""

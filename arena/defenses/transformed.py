@@ -31,16 +31,20 @@ class Transformed(Wrapper):
         Raises:
             ValueError: Before anything trains, if the transformation changes the input's shape.
         """
-        data = turn.data
-        seen = self.preprocess(data.x[:1], chance.keys(0, 1, data.x.device))
-        if seen.shape[1:] != data.shape:
-            raise ValueError(
-                f"Transformed puts {self.preprocess} before a model of inputs {list(data.shape)}, "
-                f"but it returns {list(seen.shape[1:])}; train behind it instead, with the learner "
-                "Preprocessing"
-            )
+        check_shape(self.preprocess, turn.data, "Transformed")
         return super().respond(turn)
 
     def around(self, model: nn.Module, data: Labelled) -> Preprocessed:
         """The composition."""
         return Preprocessed(self.preprocess, model)
+
+
+def check_shape(transformation: Transformation, data: Labelled, defense: str) -> None:
+    """Raises ValueError if a transformation cannot stand before a model of untouched inputs."""
+    seen = transformation(data.x[:1], chance.keys(0, 1, data.x.device))
+    if seen.shape[1:] != data.shape:
+        raise ValueError(
+            f"{defense} puts {transformation} before a model of inputs {list(data.shape)}, but it "
+            f"returns {list(seen.shape[1:])}; train behind it instead, with the learner "
+            "Preprocessing"
+        )
