@@ -52,7 +52,7 @@ class Bound(Declared, ABC):
         a GPU may use instead if told to, is not covered.
         """
         proven = []
-        for part, truth in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        for part, truth in zip(*(torch.split(t, batch_size) for t in (x, y)), strict=True):
             scale = module(part).abs().amax(1, keepdim=True).clamp(min=1.0)
             proven.append((self.margins(module, part, truth, space) > _ROUNDING * scale).all(1))
         return torch.cat(proven)

@@ -127,7 +127,7 @@ class Scale(Affine):
         self._factor, self._shift = factor, shift
 
     def __call__(self, *given: Tensor) -> Tensor:
-        """factor * z + shift."""
+        """Each value times `factor`, plus `shift`."""
         return given[0] * self._factor + self._shift
 
     def magnitude(self, radius: Tensor) -> Tensor:
@@ -188,16 +188,13 @@ class Convolution(Affine):
 
     def transposed(self, a: Tensor) -> Tensor:
         """The transposed convolution."""
-        stride, padding, dilation, groups = self._how
-        kernel = self._weight.shape[2:]
-        if groups == 1 and self._weight[0].numel() <= 2 * len(self._weight):
+        if self._how[-1] == 1 and self._weight[0].numel() <= 2 * len(self._weight):
             # Few input channels, as in a first layer: a third of the time of torch's own.
-            down, right = padding
-            size = [side + 2 * pad for side, pad in zip(self._before[1:], padding, strict=True)]
             columns = self._weight.flatten(1).T @ a.flatten(2)
-            padded = F.fold(columns, size, kernel, dilation, 0, stride)
-            return padded[:, :, down : size[0] - down, right : size[1] - right]
-        return conv2d_input((len(a), *self._before), self._weight, a, *self._how)
+            return _folded(columns, self._before, self._weight.shape[2:], *self._how[:-1])
+        shape = (len(a), *self._before)
+        made: Tensor = conv2d_input(shape, self._weight, a, *self._how)  # type: ignore[no-untyped-call]
+        return made
 
 
 class ReLU(Nonlinear):
@@ -282,16 +279,9 @@ class MaxPool(Nonlinear):
 
     def transposed(self, a: Tensor) -> Tensor:
         """Coefficients [P, C, window, rows, columns] added up over the windows."""
-        (high, wide), (down, right) = self._before[1:], self._padding
-        padded = F.fold(
-            a.flatten(3).flatten(1, 2),
-            (high + 2 * down, wide + 2 * right),
-            self._kernel,
-            self._dilation,
-            0,
-            self._stride,
-        )
-        return padded[:, :, down : down + high, right : right + wide]
+        columns = a.flatten(3).flatten(1, 2)
+        how = (self._kernel, self._stride, self._padding, self._dilation)
+        return _folded(columns, self._before, *how)
 
     def _windows(self, x: Tensor) -> Tensor:
         """[B, C, H, W] as [B, C, window, rows, columns]; beyond the border is minus infinity."""
@@ -300,3 +290,18 @@ class MaxPool(Nonlinear):
         made = self(x).shape[2:]
         columns = F.unfold(padded, self._kernel, self._dilation, 0, self._stride)
         return columns.reshape(len(x), x.shape[1], -1, *made)
+
+
+def _folded(
+    columns: Tensor,
+    before: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """The values [P, C * window, windows] of sliding windows, added up where they overlap."""
+    (high, wide), (down, right) = before[1:], padding
+    size = (high + 2 * down, wide + 2 * right)
+    padded = F.fold(columns, size, tuple(kernel), tuple(dilation), 0, tuple(stride))
+    return padded[:, :, down : down + high, right : right + wide]
