@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from arena.certificates.ball import Ball, lowest
 from arena.certificates.graph import Network
@@ -90,7 +91,7 @@ class Propagation:
         found = []
         for part in self._parts(len(rows)):
             margin, of = self._begun(rows[part], len(self._nodes) - 1), owner[part]
-            found.append(self._extremes(self._relaxed(margin, of) if through else margin, of)[0])
+            found.append(self._extremes(self._carried(margin, of) if through else margin, of)[0])
         return torch.cat(found).reshape(len(y), classes).masked_fill(own[y] == 1, math.inf)
 
     def _refined(self, place: int, readers: tuple[Nonlinear, ...]) -> Span:
@@ -105,20 +106,41 @@ class Propagation:
         value, owner = wanted.T.nonzero(as_tuple=True)
         if len(value) == 0:
             return span
+        parallel = all(lines.low is lines.high for lines in self._lines.values())
         least, most = [], []
         for part in self._parts(len(value)):
             values, which = torch.unique(value[part], return_inverse=True)
-            row, of = self._begun(self._rows(place, values), place)[which], owner[part]
-            low, high = self._extremes(self._relaxed(row, of), of)
-            if not self._parallel:
-                high = -self._extremes(self._relaxed(-row, of), of)[0]
-            least.append(low)
-            most.append(high)
+            # Made again for the backward pass of a training, lest it keep all coefficients.
+            ends = checkpoint(
+                self._both,
+                place,
+                values,
+                which,
+                owner[part],
+                parallel,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            least.append(ends[0])
+            most.append(ends[1])
         where = (owner, value)
         lower, upper = (end.flatten(1) for end in span)
         lower = lower.index_put(where, lower[where].maximum(torch.cat(least)))
         upper = upper.index_put(where, upper[where].minimum(torch.cat(most)))
         return Span(lower.reshape(span.lower.shape), upper.reshape(span.upper.shape))
+
+    def _both(
+        self, place: int, values: Tensor, which: Tensor, owner: Tensor, parallel: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds [P] of values of a node: the number `values[which]` of `owner`.
+
+        One pass gives both if all lines before the node are parallel.
+        """
+        row = self._begun(self._rows(place, values), place)[which]
+        least, most = self._extremes(self._carried(row, owner), owner)
+        if not parallel:
+            most = -self._extremes(self._carried(-row, owner), owner)[0]
+        return least, most
 
     def _reached(self, place: int) -> Span:
         """The interval of a node that is affine in the input, by the dual norm of its rows."""
@@ -134,11 +156,6 @@ class Propagation:
         center = torch.cat(middle, 1).reshape(span.lower.shape)
         away = torch.cat(reach).reshape(span.lower.shape[1:])
         return Span(span.lower.maximum(center - away), span.upper.minimum(center + away))
-
-    @property
-    def _parallel(self) -> bool:
-        """Whether every node's lines are, so that one pass gives both extremes."""
-        return all(lines.low is lines.high for lines in self._lines.values())
 
     def _rows(self, place: int, values: Tensor) -> Tensor:
         """The functionals [P, *shape] that are single values of a node, by their numbers [P]."""
@@ -156,15 +173,12 @@ class Propagation:
         nothing = a.new_zeros(len(a))
         return self._carried(_Functionals({place: a}, nothing, nothing), None)
 
-    def _relaxed(self, of: _Functionals, owner: Tensor) -> _Functionals:
-        """Functionals of the input that bound those, each about the example `owner` [P].
+    def _carried(self, of: _Functionals, owner: Tensor | None) -> _Functionals:
+        """Functionals of earlier nodes that bound those.
 
+        Through nonlinear nodes, to the input, only where it is told about which example each is.
         `most` is infinite behind lines that are not parallel.
         """
-        return self._carried(of, owner)
-
-    def _carried(self, of: _Functionals, owner: Tensor | None) -> _Functionals:
-        """Carries functionals back; through nonlinear nodes only where it is told the owners."""
         rows, least, most = dict(of.rows), of.least, of.most
         for place in range(max(rows, default=0), 0, -1):
             if place not in rows or (place in self._lines and owner is None):
