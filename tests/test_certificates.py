@@ -1,5 +1,6 @@
 """Certificates: below every legal move's margin, exact where that can be known, refused else."""
 
+import copy
 import math
 from dataclasses import replace
 from itertools import product
@@ -361,6 +362,26 @@ def test_certified_is_a_positive_margin_in_batches_of_any_size(bound):
     assert torch.equal(found, (bound.margins(module, x, y, space) > 1e-4).all(1))
     assert not found[0], "a mistake is no certificate"
     assert found.any() and not bound.certified(module, x, y, Linf(0.9), 100).any()
+
+
+@each_network
+@pytest.mark.parametrize("bound", [Interval(), ConvexPolytope()], ids=str)
+def test_rounding_is_a_tenth_of_what_certified_allows(name, bound):
+    """float32 against float64, where a certificate is decided: at margins near 0.
+
+    Adaptive lines are left out: they may turn on a rounding, and hold on either side.
+    """
+    module, x = seeded(NETWORKS[name]), uniform((8, *IMAGE), 1)
+    y = module(x).argmax(1)
+    exactly = copy.deepcopy(module).double()
+    scale = module(x).abs().amax(1, keepdim=True).clamp(min=1.0)
+    allowed = 0.1 * 2.0**-16 * scale
+    assert ((module(x) - exactly(x.double())).abs() <= allowed).all()
+    for eps in (0.0, 0.001, 0.004):
+        found = bound.margins(module, x, y, Linf(eps))
+        exact = bound.margins(exactly, x.double(), y, Linf(eps))
+        over = (found - exact)[(exact.abs() < scale)]
+        assert len(over) and (over <= allowed.max()).all()
 
 
 def test_a_tie_is_not_certified():

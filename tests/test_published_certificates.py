@@ -5,7 +5,7 @@
 
 import pytest
 import torch
-from linear import turn_of
+from linear import play
 from published import MNIST_FOLDER, cifar10, resnet2b, wong_kolter
 
 from arena.actions.lp import Linf
@@ -30,8 +30,8 @@ def model(request):
 
 def mistaken(model, data, space):
     """The mistakes [B] that PGD finds."""
-    turn, _ = turn_of(PGD(40, 0.1), space, model.module, data, rows=1024, closing=True)
-    return model.labels(turn.player.strategy.respond(turn)) != data.y
+    x, _ = play(PGD(40, 0.1), space, model.module, data, rows=1024, closing=True)
+    return model.labels(x) != data.y
 
 
 def share(flags):

@@ -107,20 +107,16 @@ class Propagation:
         if len(value) == 0:
             return span
         parallel = all(lines.low is lines.high for lines in self._lines.values())
+        learning = any(constant.requires_grad for constant in self._constants.values())
         least, most = [], []
         for part in self._parts(len(value)):
             values, which = torch.unique(value[part], return_inverse=True)
-            # Made again for the backward pass of a training, lest it keep all coefficients.
-            ends = checkpoint(
-                self._both,
-                place,
-                values,
-                which,
-                owner[part],
-                parallel,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+            given = (place, values, which, owner[part], parallel)
+            if learning:  # made again for the backward pass, lest it keep all coefficients
+                again = {"use_reentrant": False, "preserve_rng_state": False}
+                ends = checkpoint(self._both, *given, **again)
+            else:
+                ends = self._both(*given)
             least.append(ends[0])
             most.append(ends[1])
         where = (owner, value)
