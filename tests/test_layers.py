@@ -12,7 +12,7 @@ ORDER = [
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},
     {"actions", "costs", "learners", "data"},
-    {"attacks"},
+    {"attacks", "certificates"},
     {"defenses"},
     {"games"},
     {"arena"},

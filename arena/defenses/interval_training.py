@@ -1,0 +1,73 @@
+"""Interval bound propagation training: minimise the loss on what intervals cannot rule out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from arena.actions.lp import Lp
+from arena.certificates.bound import Bound
+from arena.certificates.interval import Interval
+from arena.core import Task, Turn
+from arena.defenses.inner import declared, task_of
+from arena.fields import Share
+from arena.knowledge import View
+from arena.learners.training import Step, Trainer
+
+
+@dataclass(frozen=True)
+class IntervalTraining(Trainer):
+    """Gowal et al. 2018 (1810.12715), equations 11-13, against the attacker's declared space.
+
+    The loss is kappa times the cross-entropy of the clean logits, plus 1 - kappa times that of the
+    worst logits that `Interval` allows. Over the first part of the training kappa falls from 1 and
+    the radius rises from 0 to the space's eps, both linearly. Deviations: the ramp is a share of
+    the training and starts at once (paper: after a warm-up of clean steps), Adam's step size stays.
+
+    Attributes:
+        kappa: Weight of the clean loss after the ramp.
+        ramp: Share of the training over which kappa and the radius move.
+    """
+
+    kappa: Share = 0.5
+    ramp: Share = 0.5
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
+
+    def task(self, turn: Turn) -> Task:
+        """The attacker's declared actions."""
+        return task_of(turn)
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """The mixture.
+
+        Raises:
+            ValueError: If the attacker's space or a layer has no bounds, saying which have.
+        """
+        risen = raised(step, self.ramp)
+        kappa = 1.0 + risen * (self.kappa - 1.0)
+        clean = cross_entropy(module(step.batch.x), step.batch.y)
+        worst = bounded_loss(Interval(), module, step, declared(self, step), risen)
+        return kappa * clean + (1.0 - kappa) * worst
+
+
+def raised(step: Step, ramp: float) -> float:
+    """How far a ramp over a share of the training has risen, from 0 to 1."""
+    return 1.0 if step.progress >= ramp else step.progress / ramp
+
+
+def bounded_loss(bound: Bound, module: nn.Module, step: Step, task: Task, share: float) -> Tensor:
+    """Cross-entropy of the worst logits that a bound allows within a share of the space's eps.
+
+    Relative to the true class's logit these are minus the margins (1711.00851, Theorem 2), so the
+    loss is at least that of any legal output.
+    """
+    space, batch = task.actions, step.batch
+    if isinstance(space, Lp) and share < 1.0:
+        bound.check(space)
+        space = replace(space, eps=share * space.eps)
+    margins = bound.margins(module, batch.x, batch.y, space)
+    return cross_entropy(torch.where(margins.isinf(), 0.0, -margins), batch.y)

@@ -1,0 +1,45 @@
+"""Training on the convex outer polytope's bound."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from arena.certificates.polytope import ConvexPolytope
+from arena.core import Task, Turn
+from arena.defenses.inner import declared, task_of
+from arena.defenses.interval_training import bounded_loss, raised
+from arena.fields import Share
+from arena.knowledge import View
+from arena.learners.training import Step, Trainer
+
+
+@dataclass(frozen=True)
+class PolytopeTraining(Trainer):
+    """Wong & Kolter 2018 (1711.00851), equation 14, against the attacker's declared space.
+
+    The cross-entropy of the worst logits that `ConvexPolytope` allows. Its price grows with the
+    number of values whose sign is open, in every layer but the first: for small networks. The
+    radius rises linearly from 0, as in the authors' experiments (1805.12514, appendix).
+
+    Attributes:
+        ramp: Share of the training over which the radius rises to the space's eps.
+    """
+
+    ramp: Share = 0.5
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
+
+    def task(self, turn: Turn) -> Task:
+        """The attacker's declared actions."""
+        return task_of(turn)
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """The robust loss.
+
+        Raises:
+            ValueError: If the attacker's space or a layer has no bounds, saying which have.
+        """
+        risen = raised(step, self.ramp)
+        return bounded_loss(ConvexPolytope(), module, step, declared(self, step), risen)
