@@ -104,14 +104,15 @@ class _Squares:
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A window of a share `p` of the plane, a sign for each channel."""
         c, width = best.shape[1], best.shape[3]
-        top, left, (h, w) = _corner(chance.fold(key, 0), best, p, least=1)
+        draw = chance.uniform(key, (2 + c,))
+        top, left, (h, w) = _corner(draw[:, :2], best, p, least=1)
         row = top[:, None] + torch.arange(h, device=key.device)
         column = left[:, None] + torch.arange(w, device=key.device)
         inside = (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None]  # [b, 1, h w]
         channel = torch.arange(c, device=key.device)[:, None]
         # Only the window is read and written: most windows are a few pixels.
         up, down = (end.flatten(2)[at[:, None, None], channel, inside] for end in self.ends)
-        heads = _heads(chance.fold(key, 1), (c, 1))
+        heads = draw[:, 2:, None] < 0.5
         inside = inside.expand(-1, c, -1)
         drawn = torch.where(heads, up, down)
         idle = (drawn == best.flatten(2).gather(2, inside)).flatten(1).all(1)[:, None, None]
@@ -145,13 +146,14 @@ class _Bumps:
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A bump is added to one window, which takes over the length of another."""
-        row, column, (h, w) = _window(chance.fold(key, 0), best, p, least=3)
+        draw = chance.uniform(key, (5 + best.shape[1],))
+        row, column, (h, w) = _window(draw[:, :2], best, p, least=3)
         taker = _inside(row, column, h, w)
-        giver = _inside(*_window(chance.fold(key, 1), best, p, least=3)[:2], h, w)
-        turned = chance.integers(chance.fold(key, 2), 2)[:, None, None]
+        giver = _inside(*_window(draw[:, 2:4], best, p, least=3)[:2], h, w)
+        turned = (draw[:, 4] < 0.5).long()[:, None, None]
         row, column = row.clamp(0, h - 1)[:, :, None], column.clamp(0, w - 1)[:, None, :]
         bump = _bumps(h, w).to(key.device)[turned, row, column][:, None] * taker
-        heads = _heads(chance.fold(key, 3), (best.shape[1], 1, 1))
+        heads = draw[:, 5:, None, None] < 0.5
 
         delta = best - self.given[at]
         share = delta.abs() ** self.order  # of eps ** order
@@ -182,33 +184,32 @@ def _heads(key: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _corner(
-    key: Tensor, plane: Tensor, p: float, least: int
+    draw: Tensor, plane: Tensor, p: float, least: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """A random window on `plane` [B, C, H, W], a square of a share `p` of its area if that fits.
 
     Returns its top row [B], its left column [B], and its size. All places at which it fits are
-    equally likely.
+    equally likely where `draw` [B, 2] is uniform in [0, 1).
     """
     height, width = plane.shape[2:]
     area = p * height * width
     side = max(round(math.sqrt(area)), least)
     h = min(max(side, round(area / width)), height)
     w = min(max(side, round(area / height)), width)
-    top = chance.integers(chance.fold(key, 0), height - h + 1)
-    left = chance.integers(chance.fold(key, 1), width - w + 1)
-    return top, left, (h, w)
+    top, left = draw.unbind(1)
+    return (top * (height - h + 1)).long(), (left * (width - w + 1)).long(), (h, w)
 
 
 def _window(
-    key: Tensor, plane: Tensor, p: float, least: int
+    draw: Tensor, plane: Tensor, p: float, least: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """The window as every row's [B, H] and column's [B, W] place in it, and its size.
 
     A place is negative or beyond the window's size if outside.
     """
-    top, left, size = _corner(key, plane, p, least)
-    row = torch.arange(plane.shape[2], device=key.device) - top[:, None]
-    column = torch.arange(plane.shape[3], device=key.device) - left[:, None]
+    top, left, size = _corner(draw, plane, p, least)
+    row = torch.arange(plane.shape[2], device=draw.device) - top[:, None]
+    column = torch.arange(plane.shape[3], device=draw.device) - left[:, None]
     return row, column, size
 
 
