@@ -8,6 +8,7 @@ from linear import linear_model
 from small import seen
 
 from arena import Labelled
+from arena.actions.lp import Linf
 from arena.learners.classifiers import ModuleClassifier
 
 
@@ -30,8 +31,9 @@ def test_an_examples_books_close_after_the_pass_that_breaks_it():
     module.weight.data, module.bias.data = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
     data = Labelled(torch.ones(3, 1), torch.zeros(3, dtype=torch.int64), 2)
     until, rows = Until(3, "cpu"), torch.arange(3)
-    view = seen(Watched(ModuleClassifier(module, 2), data.y, until), data, until)
-    for x in ([1.0, 1.0, -1.0], [1.0, -1.0, -1.0], [1.0, 1.0, 1.0]):
+    ball = Linf(1.5, (-1.0, 1.0))
+    view = seen(Watched(ModuleClassifier(module, 2), data, ball, until), data, until)
+    for x in ([1.0, -1.0, -0.5], [1.0, -0.5, -0.5], [1.0, 1.0, 1.0]):  # -1 is outside
         x = torch.tensor(x)[:, None].requires_grad_()
         torch.autograd.grad(view.logits(x, rows).sum(), x)
     assert until.queries.tolist() == until.gradients.tolist() == [3, 2, 1]

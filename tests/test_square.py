@@ -210,7 +210,8 @@ def test_logits_that_are_not_finite_are_no_mistake():
 @pytest.mark.parametrize("p", [0.8, 0.1, 0.001])
 def test_windows_reach_every_pixel_the_last_included(shape, p):
     key, plane = chance.keys(0, 400), torch.zeros(1, *shape)
-    row, column, (h, w) = _window(key, plane, p, least=1)
+    draw = chance.uniform(key, (2,))
+    row, column, (h, w) = _window(draw, plane, p, least=1)
     rows, columns = (row >= 0) & (row < h), (column >= 0) & (column < w)
     assert rows.any(0).all() and columns.any(0).all()
     assert (rows.sum(1) == h).all() and (columns.sum(1) == w).all()

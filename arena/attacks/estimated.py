@@ -1,7 +1,6 @@
 """What the descents without gradients share: a gradient estimated from differences of scores."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,21 +9,19 @@ from torch import Tensor
 
 from arena import chance
 from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored
-from arena.core import Perturbations, Player, Strategy, Turn
+from arena.attacks.scored import Scored, ScoreSearch
+from arena.core import Perturbations, Player
 from arena.fields import Count, Positive
-from arena.knowledge import ScoreView, View
 
 
 @dataclass(frozen=True)
-class EstimatedDescent(Strategy):
+class EstimatedDescent(ScoreSearch):
     """Steps against estimated gradients, projected; how to probe and to step is the subclass's.
 
     The estimate of an example at z is the mean over pairs of probes, z + d u and z - d u, of
     (f(z + d u) - f(z - d u)) / 2 d u, where f is the surrogate of the player's cost and d is
     `probe` times the box's width. The walk starts at the given input; every point that it comes to
-    is asked about, and the best is played: no output is answered at a higher cost than its given
-    input. An example leaves when no answer would cost less, or when fewer than three queries are
+    is asked about, and the best is played. An example leaves also when fewer than three queries are
     left, a pair and a step. With fewer than it wants, it estimates from the pairs it can pay for.
     At most `1 + steps * (2 * pairs + 1)` queries an example.
 
@@ -42,7 +39,6 @@ class EstimatedDescent(Strategy):
     pairs: Count
     probe: Positive
 
-    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
     moments: ClassVar[int]
     """How many running means the steps remember."""
 
@@ -60,31 +56,20 @@ class EstimatedDescent(Strategy):
         zero before the first.
         """
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space or the cost does not fit a descent."""
-        require_perturbations(player, type(self).__name__)
+    def space(self, player: Player) -> Perturbations:
+        """The player's space; ValueError if it or the cost does not fit a descent."""
+        return require_perturbations(player, type(self).__name__)
 
-    def respond(self, turn: Turn) -> Tensor:
-        """The best inputs found, [B, ...]."""
-        return turn.each_batch(lambda rows: self._descend(turn, rows))
-
-    def _descend(self, turn: Turn, rows: Tensor) -> Tensor:
-        space = require_perturbations(turn.player, type(self).__name__)
-        search = Scored(turn, rows)
-        on, x = search.everybody(), search.given
+    def run(self, search: Scored, player: Player) -> None:
+        """Offers every point that the walks come to."""
+        space, x = self.space(player), search.given.clone()
         memory = torch.zeros(self.moments, *x.shape, device=x.device)
-        for t in range(1, self.steps + 1):
-            stands = search.standing(on, queries=3)
-            if len(stands) == 0:
-                break
-            if len(stands) < len(on):
-                stays = torch.isin(on, stands)
-                on, x, memory = stands, x[stays], memory[:, stays]
-            gradient = self._estimate(search, space, on, x, chance.fold(search.keys[on], t))
-            moved, memory = self.stepped(x, gradient, memory, t, space)
-            x = space.project(search.given[on], moved)
-            search.offer(on, x)
-        return search.played
+        for step, on in search.steps(self.steps, queries=3):
+            t, here = step + 1, x[on]
+            gradient = self._estimate(search, space, on, here, chance.fold(search.keys[on], t))
+            moved, memory[:, on] = self.stepped(here, gradient, memory[:, on], t, space)
+            x[on] = space.project(search.given[on], moved)
+            search.offer(on, x[on])
 
     def _estimate(
         self, search: Scored, space: Perturbations, on: Tensor, x: Tensor, key: Tensor

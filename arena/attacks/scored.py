@@ -1,10 +1,52 @@
 """What score-guided searches share: what an answer is worth, who still stands, what is held."""
 
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from arena.core import Turn, decide
-from arena.knowledge import INVALID, REFUSED, ScoreView
+from arena.core import Perturbations, Player, Strategy, Turn, decide
+from arena.knowledge import INVALID, REFUSED, ScoreView, View
+
+
+@dataclass(frozen=True)
+class ScoreSearch(Strategy):
+    """A search that scores guide, each example for itself; which, is the subclass's.
+
+    An example leaves when no answer would cost less, or when its budget is spent. Law: no output is
+    answered at a higher cost than its given input.
+    """
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the search does not fit the space, or the cost has no surrogate."""
+        self.space(player)
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The best inputs found, [B, ...]."""
+
+        def best(rows: Tensor) -> Tensor:
+            search = Scored(turn, rows)
+            self.run(search, turn.player)
+            return search.played
+
+        return turn.each_batch(best)
+
+    @abstractmethod
+    def space(self, player: Player) -> Perturbations:
+        """The player's space.
+
+        Raises:
+            ValueError: If the search cannot serve it, or the cost has no surrogate.
+        """
+
+    @abstractmethod
+    def run(self, search: "Scored", player: Player) -> None:
+        """Offers inputs to the search."""
 
 
 class Scored:
@@ -54,15 +96,20 @@ class Scored:
         guide = self.goal.surrogate(scores, y, self.classes)
         return cost, torch.where(lost | guide.isnan(), float("inf"), guide)
 
-    def standing(self, at: Tensor, queries: int = 1) -> Tensor:
-        """Those of `at` that could find a cheaper answer and have so many queries left."""
-        stands = (self.cost[at] > self.floor[at]) & (self.view.remaining(self.rows[at]) >= queries)
-        # Nobody leaves in most steps: then nothing needs to be copied.
-        return at if bool(stands.all()) else at[stands]
+    def steps(self, most: int, queries: int = 1) -> Iterator[tuple[int, Tensor]]:
+        """Steps from 0, each with those `at` who still stand, until nobody does.
 
-    def everybody(self) -> Tensor:
-        """All places, [b]."""
-        return torch.arange(len(self.x), device=self.x.device)
+        Who stands could find a cheaper answer, and has so many queries left.
+        """
+        at = torch.arange(len(self.x), device=self.x.device)
+        for step in range(most):
+            paying = self.view.remaining(self.rows[at]) >= queries
+            stands = (self.cost[at] > self.floor[at]) & paying
+            if not bool(stands.all()):  # nobody leaves in most steps: then nothing is copied
+                at = at[stands]
+            if len(at) == 0:
+                break
+            yield step, at
 
     def offer(self, at: Tensor, x: Tensor, always: bool = False) -> Tensor:
         """Asks about `x` [n, C, H, W] and holds it where it is better: bool [n]; or always."""

@@ -1,9 +1,8 @@
 """SimBA: one basis vector at a time, forwards or backwards, guided by scores."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,20 +10,18 @@ from torch import Tensor
 from arena import chance
 from arena.actions.lp import L2, Linf
 from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored
-from arena.core import Player, Strategy, Turn
+from arena.attacks.scored import Scored, ScoreSearch
+from arena.core import Player
 from arena.fields import Count, Positive
-from arena.knowledge import ScoreView, View
 
 
 @dataclass(frozen=True)
-class SimBA(Strategy):
+class SimBA(ScoreSearch):
     """Guo et al. 2019 (1905.07121), Algorithm 1, played inside a ball.
 
     Basis vectors are drawn without replacement. Each is added; if that does not lower the cost of
     the answer, or at equal cost the surrogate of the scores, it is subtracted instead; if that does
-    not either, the input stays where it is. An example leaves when no answer would cost less, or
-    when its budget is spent. Law: no output is answered at a higher cost than its given input.
+    not either, the input stays where it is.
 
     A vector of the pixel basis is one entry of the input; of the DCT basis a two-dimensional cosine
     on the plane of one channel (the plane as in `Scored`; features are a plane of height 1). Pixels
@@ -46,25 +43,21 @@ class SimBA(Strategy):
     step: Positive = 0.2
     basis: Literal["pixel", "dct"] = "pixel"
 
-    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+    def space(self, player: Player) -> Linf | L2:
+        """The player's space; ValueError if it is no such ball, or the cost has no surrogate."""
+        space = require_perturbations(player, "SimBA")
+        if not isinstance(space, Linf | L2):
+            raise ValueError(
+                f"SimBA moves in L-inf and L2 balls, not {space}; use actions=linf or l2"
+            )
+        return space
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L-inf or L2 ball, or the cost has no surrogate."""
-        _space(player)
-
-    def respond(self, turn: Turn) -> Tensor:
-        """The best inputs found, [B, ...]."""
-        return turn.each_batch(lambda rows: self._search(turn, rows))
-
-    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
-        search, space = Scored(turn, rows), _space(turn.player)
-        on, vectors = search.everybody(), _Basis(self.basis, search.given)
+    def run(self, search: Scored, player: Player) -> None:
+        """Offers a vector at each step, forwards or backwards."""
+        space, vectors = self.space(player), _Basis(self.basis, search.given)
         order = vectors.order(search.keys)
-        drawn, sign = torch.zeros_like(on), torch.ones_like(search.cost)
-        for _ in range(self.steps):
-            on = search.standing(on)
-            if len(on) == 0:
-                break
+        drawn, sign = torch.zeros_like(search.rows), torch.ones_like(search.cost)
+        for _, on in search.steps(self.steps):
             q = vectors.at(order[on, drawn[on] % order.shape[1]])
             unit = q / space.size(torch.zeros_like(q), q).reshape(-1, 1, 1, 1)
             length = (self.step * space.eps * sign[on]).reshape(-1, 1, 1, 1)
@@ -72,7 +65,6 @@ class SimBA(Strategy):
             done = search.offer(on, x) | (sign[on] < 0)
             drawn[on] += done.long()
             sign[on] = torch.where(done, 1.0, -1.0)
-        return search.played
 
 
 class _Basis:
@@ -108,11 +100,3 @@ def cosines(n: int) -> Tensor:
     rows = torch.cos(math.pi * k * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
     return rows
-
-
-def _space(player: Player) -> Linf | L2:
-    """The player's space; ValueError if it is no ball for SimBA, or the cost has no surrogate."""
-    space = require_perturbations(player, "SimBA")
-    if not isinstance(space, Linf | L2):
-        raise ValueError(f"SimBA moves in L-inf and L2 balls, not {space}; use actions=linf or l2")
-    return space

@@ -1,9 +1,7 @@
 """Sparse-RS: random search over which few features to change."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,10 +9,9 @@ from torch import Tensor
 from arena import chance
 from arena.actions.lp import L0
 from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored
-from arena.core import Player, Strategy, Turn
+from arena.attacks.scored import Scored, ScoreSearch
+from arena.core import Player
 from arena.fields import Count, Share
-from arena.knowledge import ScoreView, View
 
 SCHEDULE = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the search after each of which the next divisor holds."""
@@ -23,14 +20,12 @@ DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)
 
 
 @dataclass(frozen=True)
-class SparseRS(Strategy):
+class SparseRS(ScoreSearch):
     """Croce et al. 2022 (2006.12834), Algorithm 1, in its L0 version.
 
     A set of k = eps features is changed, each to an end of the box. Each step gives some of them
     back their given values and changes as many others instead; what lowers the cost of the answer,
-    or at equal cost the surrogate of the scores, stays. The start is a random set. An example
-    leaves when no answer would cost less, or when its budget is spent. Law: no output is answered
-    at a higher cost than its given input.
+    or at equal cost the surrogate of the scores, stays. The start is a random set.
 
     Differs from the paper: features are entries of the input, as in the L0 space, where the paper
     changes pixels across all channels; the given input is asked about first; the objective is the
@@ -47,31 +42,24 @@ class SparseRS(Strategy):
     steps: Count = 1000
     alpha_init: Share = 0.3
 
-    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+    def space(self, player: Player) -> L0:
+        """The player's space; ValueError if it is no L0 ball, or the cost has no surrogate."""
+        space = require_perturbations(player, "Sparse-RS")
+        if not isinstance(space, L0):
+            raise ValueError(f"Sparse-RS moves in L0 balls, not {space}; use actions=l0")
+        return space
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L0 ball, or the cost has no surrogate."""
-        _space(player)
-
-    def respond(self, turn: Turn) -> Tensor:
-        """The best inputs found, [B, ...]."""
-        return turn.each_batch(lambda rows: self._search(turn, rows))
-
-    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
-        space, search = _space(turn.player), Scored(turn, rows)
-        given = search.given.flatten(1)
+    def run(self, search: Scored, player: Player) -> None:
+        """Offers a random set, then exchanges in what is held."""
+        space, given = self.space(player), search.given.flatten(1)
         n = given.shape[1]
         k = min(space.eps, n - 1)
         if k == 0:
-            return search.played
+            return
         # The features of each example, those of its set first.
         noise = chance.uniform(chance.fold(search.keys, 0), (n,))
         features = noise.argsort(dim=1, stable=True)
-        on = search.everybody()
-        for step in range(self.steps):
-            on = search.standing(on)
-            if len(on) == 0:
-                break
+        for step, on in search.steps(self.steps):
             key = chance.fold(search.keys[on], step + 1)
             x = search.x[on].flatten(1)
             if step == 0:
@@ -89,7 +77,6 @@ class SparseRS(Strategy):
             won = on[better][:, None]
             features[won, out[better]] = entering[better]
             features[won, into[better]] = leaving[better]
-        return search.played
 
     def replaced(self, step: int, k: int) -> int:
         """How many of `k` features the step replaces."""
@@ -113,11 +100,3 @@ def _subset(key: Tensor, n: int, m: int) -> Tensor:
         taken = (draw == chosen).any(1, keepdim=True)
         chosen = torch.cat([chosen, torch.where(taken, last, draw)], 1)
     return chosen
-
-
-def _space(player: Player) -> L0:
-    """The player's space; ValueError if it is no L0 ball, or the cost has no surrogate."""
-    space = require_perturbations(player, "Sparse-RS")
-    if not isinstance(space, L0):
-        raise ValueError(f"Sparse-RS moves in L0 balls, not {space}; use actions=l0")
-    return space

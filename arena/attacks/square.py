@@ -2,9 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,10 +10,9 @@ from torch import Tensor
 from arena import chance
 from arena.actions.lp import L1, L2, Linf
 from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored
-from arena.core import Player, Strategy, Turn
+from arena.attacks.scored import Scored, ScoreSearch
+from arena.core import Player
 from arena.fields import Count, Share
-from arena.knowledge import ScoreView, View
 
 HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the search after each of which the paper halves the window's area (section 5)."""
@@ -29,14 +26,12 @@ channels here, which on gray images takes off nothing.
 
 
 @dataclass(frozen=True)
-class Square(Strategy):
+class Square(ScoreSearch):
     """Andriushchenko et al. 2020 (1912.00049): Algorithm 1, with Algorithm 2 (L-inf) or 3 (L2, L1).
 
     Random search. In L-inf a window of the displacement is set to plus or minus eps; in L2 the
     length that two windows have moves into one, and in L1 too (Croce & Hein 2021, 2103.01208).
-    What lowers the cost of the answer, or at equal cost the surrogate of the scores, stays. An
-    example leaves when no answer would cost less, or when its budget is spent. Law: no output is
-    answered at a higher cost than its given input.
+    What lowers the cost of the answer, or at equal cost the surrogate of the scores, stays.
 
     The last two axes are the plane of the windows and those before them are channels; features
     [B, D] are a plane of height 1. A window that would be higher than the plane is wider instead.
@@ -60,24 +55,20 @@ class Square(Strategy):
     p_init: Share = 0.8
     rescale: bool = True
 
-    needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+    def space(self, player: Player) -> Linf | L2 | L1:
+        """The player's space; ValueError if it is no such ball, or the cost has no surrogate."""
+        space = require_perturbations(player, "Square")
+        if not isinstance(space, Linf | L2 | L1):
+            raise ValueError(
+                f"Square moves in L-inf, L2 and L1 balls, not {space}; use actions=linf, l2 or l1"
+            )
+        return space
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no such ball, or the cost has no surrogate."""
-        _space(player)
-
-    def respond(self, turn: Turn) -> Tensor:
-        """The best inputs found, [B, ...]."""
-        return turn.each_batch(lambda rows: self._search(turn, rows))
-
-    def _search(self, turn: Turn, rows: Tensor) -> Tensor:
-        search, space = Scored(turn, rows), _space(turn.player)
-        given, on = search.given, search.everybody()
+    def run(self, search: Scored, player: Player) -> None:
+        """Offers the start, then a move of what is held at each step."""
+        space, given = self.space(player), search.given
         moves = _Squares(space, given) if isinstance(space, Linf) else _Bumps(space, given)
-        for step in range(self.steps):
-            on = search.standing(on)
-            if len(on) == 0:
-                break
+        for step, on in search.steps(self.steps):
             key = chance.fold(search.keys[on], step)
             if step == 0:
                 # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
@@ -86,7 +77,6 @@ class Square(Strategy):
                 whole = self.steps if self.rescale else 10_000
                 p = self.p_init / 2 ** bisect_left(HALVINGS, step / whole)
                 search.offer(on, moves.move(on, search.x[on], key, p))
-        return search.played
 
 
 class _Squares:
@@ -104,14 +94,15 @@ class _Squares:
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A window of a share `p` of the plane, a sign for each channel."""
         c, width = best.shape[1], best.shape[3]
-        top, left, (h, w) = _corner(chance.fold(key, 0), best, p, least=1)
+        draw = chance.uniform(key, (2 + c,))
+        top, left, (h, w) = _corner(draw[:, :2], best, p, least=1)
         row = top[:, None] + torch.arange(h, device=key.device)
         column = left[:, None] + torch.arange(w, device=key.device)
         inside = (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None]  # [b, 1, h w]
         channel = torch.arange(c, device=key.device)[:, None]
         # Only the window is read and written: most windows are a few pixels.
         up, down = (end.flatten(2)[at[:, None, None], channel, inside] for end in self.ends)
-        heads = _heads(chance.fold(key, 1), (c, 1))
+        heads = draw[:, 2:, None] < 0.5
         inside = inside.expand(-1, c, -1)
         drawn = torch.where(heads, up, down)
         idle = (drawn == best.flatten(2).gather(2, inside)).flatten(1).all(1)[:, None, None]
@@ -145,13 +136,14 @@ class _Bumps:
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A bump is added to one window, which takes over the length of another."""
-        row, column, (h, w) = _window(chance.fold(key, 0), best, p, least=3)
+        draw = chance.uniform(key, (5 + best.shape[1],))
+        row, column, (h, w) = _window(draw[:, :2], best, p, least=3)
         taker = _inside(row, column, h, w)
-        giver = _inside(*_window(chance.fold(key, 1), best, p, least=3)[:2], h, w)
-        turned = chance.integers(chance.fold(key, 2), 2)[:, None, None]
+        giver = _inside(*_window(draw[:, 2:4], best, p, least=3)[:2], h, w)
+        turned = (draw[:, 4] < 0.5).long()[:, None, None]
         row, column = row.clamp(0, h - 1)[:, :, None], column.clamp(0, w - 1)[:, None, :]
         bump = _bumps(h, w).to(key.device)[turned, row, column][:, None] * taker
-        heads = _heads(chance.fold(key, 3), (best.shape[1], 1, 1))
+        heads = draw[:, 5:, None, None] < 0.5
 
         delta = best - self.given[at]
         share = delta.abs() ** self.order  # of eps ** order
@@ -166,49 +158,38 @@ class _Bumps:
         return self.space.project(self.given[at], self.given[at] + delta)
 
 
-def _space(player: Player) -> Linf | L2 | L1:
-    """The player's space; ValueError if there are no moves for it, or the cost has no surrogate."""
-    space = require_perturbations(player, "Square")
-    if not isinstance(space, Linf | L2 | L1):
-        raise ValueError(
-            f"Square moves in L-inf, L2 and L1 balls, not {space}; use actions=linf, l2 or l1"
-        )
-    return space
-
-
 def _heads(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Fair coins, bool [B, *shape]."""
     return chance.uniform(key, shape) < 0.5
 
 
 def _corner(
-    key: Tensor, plane: Tensor, p: float, least: int
+    draw: Tensor, plane: Tensor, p: float, least: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """A random window on `plane` [B, C, H, W], a square of a share `p` of its area if that fits.
 
     Returns its top row [B], its left column [B], and its size. All places at which it fits are
-    equally likely.
+    equally likely where `draw` [B, 2] is uniform in [0, 1).
     """
     height, width = plane.shape[2:]
     area = p * height * width
     side = max(round(math.sqrt(area)), least)
     h = min(max(side, round(area / width)), height)
     w = min(max(side, round(area / height)), width)
-    top = chance.integers(chance.fold(key, 0), height - h + 1)
-    left = chance.integers(chance.fold(key, 1), width - w + 1)
-    return top, left, (h, w)
+    top, left = draw.unbind(1)
+    return (top * (height - h + 1)).long(), (left * (width - w + 1)).long(), (h, w)
 
 
 def _window(
-    key: Tensor, plane: Tensor, p: float, least: int
+    draw: Tensor, plane: Tensor, p: float, least: int
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """The window as every row's [B, H] and column's [B, W] place in it, and its size.
 
     A place is negative or beyond the window's size if outside.
     """
-    top, left, size = _corner(key, plane, p, least)
-    row = torch.arange(plane.shape[2], device=key.device) - top[:, None]
-    column = torch.arange(plane.shape[3], device=key.device) - left[:, None]
+    top, left, size = _corner(draw, plane, p, least)
+    row = torch.arange(plane.shape[2], device=draw.device) - top[:, None]
+    column = torch.arange(plane.shape[3], device=draw.device) - left[:, None]
     return row, column, size
 
 

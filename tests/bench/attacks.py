@@ -153,7 +153,7 @@ def measured(subject, contest, repeats):
     plans = {"fixed floor": floors.fixed(n, contest.forwards, contest.gradients)}
     if not contest.nearest:
         until = floors.Until(n, device)
-        watched = floors.Watched(subject.model, subject.data.y, until)
+        watched = floors.Watched(subject.model, subject.data, Linf(subject.eps), until)
         ours(subject, contest, next(iter(contest.ours.values())), until, watched)
         plans["active floor"] = until.plan()
 

@@ -4,7 +4,7 @@
 batch. *Active floor*: the same loop, each example leaving after the pass that breaks it.
 
 Which pass that is comes from a run of our own attack in fp32, whose books close for an example once
-the model's answer to anything asked for it is wrong (`Until`): what we may do beyond that is not in
+the model's answer to anything in its ball is wrong (`Until`): what we may do beyond that is not in
 the floor. An example's passes then come one after the other, as in a loop; walks that ran side by
 side (restarts, targets) do so too. Neither floor makes steps, projections or random numbers, finds
 out who is broken, or moves the rows of those who stay: the first rows of the batch stand for them.
@@ -95,13 +95,19 @@ class Until(Ledger):
 
 
 class Watched(Classifier):
-    """A classifier that tells a ledger whom its answers break."""
+    """A classifier that tells a ledger whom its answers break.
 
-    def __init__(self, model, y, ledger):
-        self.model, self.classes, self.y, self.ledger = model, model.classes, y, ledger
+    Mistakes outside the ball break nobody: FAB comes to its own from there.
+    """
+
+    def __init__(self, model, data, space, ledger):
+        self.model, self.classes, self.ledger = model, model.classes, ledger
+        self.data, self.space = data, space
 
     def logits(self, x):
         logits, rows = self.model.logits(x), self.ledger.rows
         labels = decide(logits.detach(), self.classes)
-        self.ledger.broken[rows[(labels >= 0) & (labels != self.y[rows])]] = True
+        wrong = (labels >= 0) & (labels != self.data.y[rows])
+        legal = self.space.contains(self.data.x[rows], x.detach())
+        self.ledger.broken[rows[wrong & legal]] = True
         return logits
