@@ -163,9 +163,9 @@ class Watched(ERM):
 
     log: list
 
-    def train(self, data, seed, task=None, learner=None):
+    def train(self, data, seed, task=None, learner=None, store=None):
         Watched.log.append((type(self).__name__, self.epochs, data, learner or self.learner))
-        return super().train(data, seed, task, learner)
+        return super().train(data, seed, task, learner, store)
 
 
 @pytest.mark.parametrize("algorithm", [False, True])

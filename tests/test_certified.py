@@ -5,14 +5,25 @@ from dataclasses import dataclass
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.tree import DecisionTreeClassifier
 from small import LINEAR, attacker, defender, evasion, last
 from test_gauntlet import played
 
+from arena.actions.lp import L0, Linf
 from arena.attacks.honest import Honest
 from arena.attacks.pgd import PGD
+from arena.certificates.crown import Crown
+from arena.certificates.interval import Interval
 from arena.core import Refuted
+from arena.data.digits import Digits
+from arena.defenses.certifying import Certifying
 from arena.defenses.erm import ERM
+from arena.defenses.fixed import Fixed
+from arena.defenses.interval_training import IntervalTraining
+from arena.defenses.transformed import Transformed
 from arena.learners.classifiers import ModuleClassifier
+from arena.learners.networks import MLP
+from arena.learners.transformations import GaussianNoise
 from arena.log import RunLog
 from arena.studies.gauntlet import certified
 
@@ -80,3 +91,45 @@ def test_the_tables_bound_is_the_largest_of_the_columns():
     far[0].outcomes["certified"] = torch.tensor([[True, False]]).numpy()
     assert certified({"near": near, "far": far, "none": none}).mean == 0.5
     assert certified({"none": none}) is None
+
+
+NET = MLP((16,))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Certifying(IntervalTraining(NET, epochs=20), Interval()),
+        Certifying(IntervalTraining(NET, epochs=20), Crown()),
+        Certifying(ERM(NET, epochs=5), Crown()),
+    ],
+    ids=["interval", "crown", "not trained for it"],
+)
+def test_a_certificate_is_never_below_what_an_attack_reaches(strategy):
+    against = attacker(PGD(steps=20, step=0.2), actions=Linf(0.05))
+    arena = evasion(against, defender(strategy), examples=200)
+    record = last(arena)
+    assert record.metrics["certified_error"] >= record.metrics["attacked_error"]
+    assert record.certified.any() and not record.certified.all()
+    kept = arena.board.pack("defender", arena._past.standing["defender"])
+    again = strategy.restore({k: v.clone() for k, v in kept.items()}, arena.board.training)
+    dealt = arena.board.dealt[arena.board.scored]
+    assert torch.equal(again.certified(dealt, against.actions), record.certified)
+
+
+def test_the_network_is_as_it_was():
+    plain, proved = ERM(NET, epochs=2), Certifying(ERM(NET, epochs=2))
+    records = [last(evasion(attacker(), defender(strategy))) for strategy in (plain, proved)]
+    assert records[0].metrics["attacked_error"] == records[1].metrics["attacked_error"]
+
+
+def test_what_cannot_be_certified_is_refused():
+    data, _ = Digits().load()
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(data.x.flatten(1)[:200], data.y[:200])
+    with pytest.raises(ValueError, match="Certifying bounds a network, and of=Fixed commits to"):
+        evasion(attacker(Honest()), defender(Certifying(Fixed(tree))))
+    noisy = Certifying(Transformed(ERM(NET, epochs=1), GaussianNoise()))
+    with pytest.raises(ValueError, match="not the RandomClassifier of Transformed"):
+        last(evasion(attacker(), defender(noisy)))
+    with pytest.raises(ValueError, match="L0"):
+        last(evasion(attacker(Honest(), actions=L0(3)), defender(Certifying(ERM(NET, epochs=1)))))

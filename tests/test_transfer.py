@@ -131,9 +131,9 @@ class Counted(ERM):
 
     log: list
 
-    def train(self, data, seed, task=None, learner=None):
+    def train(self, data, seed, task=None, learner=None, store=None):
         Counted.log.append((seed, learner or self.learner))
-        return super().train(data, seed, task, learner)
+        return super().train(data, seed, task, learner, store)
 
 
 def surrogates(architecture=False, **options):
