@@ -113,7 +113,7 @@ class Propagation:
             values, which = torch.unique(value[part], return_inverse=True)
             given = (place, values, which, owner[part], parallel)
             if learning:  # made again for the backward pass, lest it keep all coefficients
-                ends = checkpoint(self._both, *given, use_reentrant=False, preserve_rng_state=False)
+                ends = checkpoint(self._both, *given, use_reentrant=False)
             else:
                 ends = self._both(*given)
             least.append(ends[0])
