@@ -125,8 +125,9 @@ def test_the_network_is_as_it_was():
 
 def test_what_cannot_be_certified_is_refused():
     data, _ = Digits().load()
-    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(data.x.flatten(1)[:200], data.y[:200])
-    with pytest.raises(ValueError, match="Certifying bounds a network, and of=Fixed commits to"):
+    few = data[slice(200)]
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(few.x.flatten(1), few.y)
+    with pytest.raises(ValueError, match="Certifying is put around a module, and of=Fixed commits"):
         evasion(attacker(Honest()), defender(Certifying(Fixed(tree))))
     noisy = Certifying(Transformed(ERM(NET, epochs=1), GaussianNoise()))
     with pytest.raises(ValueError, match="not the RandomClassifier of Transformed"):

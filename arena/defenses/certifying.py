@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from arena.certificates.bound import Bound
 from arena.certificates.crown import Crown
 from arena.core import ActionSpace, Classifier, Labelled, Player, Strategy, Turn
-from arena.knowledge import View, WhiteBox
+from arena.defenses.wrapped import Outermost, check_within
+from arena.knowledge import View
 from arena.learners.classifiers import ModuleClassifier
 
 _TOGETHER = 64  # examples bounded at once: CROWN's coefficients are as many as inputs times outputs
 
 
 @dataclass(frozen=True)
-class Certifying(Strategy):
+class Certifying(Outermost):
     """Commits to another strategy's network, with a certificate for each example.
 
     The network is as it was; what is added is the part of the examples for which `bound` proves
@@ -49,12 +50,7 @@ class Certifying(Strategy):
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
-        if self.of.exposes is not WhiteBox:
-            raise ValueError(
-                f"Certifying bounds a network, and of={type(self.of).__name__} commits to a model "
-                f"that shows {self.of.exposes.__name__} at most; use a strategy that trains one"
-            )
-        self.of.check(player)
+        check_within(self.of, self, player)
 
     def respond(self, turn: Turn) -> Classifier:
         """The inner strategy's network.

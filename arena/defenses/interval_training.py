@@ -1,8 +1,6 @@
 """Interval bound propagation training: minimise the loss on what intervals cannot rule out."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +9,14 @@ from torch.nn.functional import cross_entropy
 from arena.actions.lp import Lp
 from arena.certificates.bound import Bound
 from arena.certificates.interval import Interval
-from arena.core import Task, Turn
-from arena.defenses.inner import declared, task_of
+from arena.core import Task
+from arena.defenses.inner import Informed, declared
 from arena.fields import Share
-from arena.knowledge import View
-from arena.learners.training import Step, Trainer
+from arena.learners.training import Step
 
 
 @dataclass(frozen=True)
-class IntervalTraining(Trainer):
+class IntervalTraining(Informed):
     """Gowal et al. 2018 (1810.12715), equations 11-13, against the attacker's declared space.
 
     The loss is kappa times the cross-entropy of the clean logits, plus 1 - kappa times that of the
@@ -34,12 +31,6 @@ class IntervalTraining(Trainer):
 
     kappa: Share = 0.5
     ramp: Share = 0.5
-
-    needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
-
-    def task(self, turn: Turn) -> Task:
-        """The attacker's declared actions."""
-        return task_of(turn)
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         """The mixture.

@@ -1,22 +1,18 @@
 """Training on the convex outer polytope's bound."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from arena.certificates.polytope import ConvexPolytope
-from arena.core import Task, Turn
-from arena.defenses.inner import declared, task_of
+from arena.defenses.inner import Informed, declared
 from arena.defenses.interval_training import bounded_loss, raised
 from arena.fields import Share
-from arena.knowledge import View
-from arena.learners.training import Step, Trainer
+from arena.learners.training import Step
 
 
 @dataclass(frozen=True)
-class PolytopeTraining(Trainer):
+class PolytopeTraining(Informed):
     """Wong & Kolter 2018 (1711.00851), equation 14, against the attacker's declared space.
 
     The cross-entropy of the worst logits that `ConvexPolytope` allows. Its price grows with the
@@ -28,12 +24,6 @@ class PolytopeTraining(Trainer):
     """
 
     ramp: Share = 0.5
-
-    needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
-
-    def task(self, turn: Turn) -> Task:
-        """The attacker's declared actions."""
-        return task_of(turn)
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         """The robust loss.
