@@ -31,9 +31,9 @@ class DeepFool(MinimumNorm):
     passes and `steps * candidates` gradients, but most walks end within five steps.
 
     Differs from the paper: candidates are the likeliest where the walk is; the step is cut to the
-    box, and as what is cut would be missing at the boundary, it goes `_BEYOND` further, as in the
-    published code. Steps that come out short so end at nearer mistakes, but may never arrive: after
-    `_PATIENCE` steps, what would leave the box at once is no part of a gradient.
+    box, and as what is cut would be missing at the boundary, it goes `_BEYOND` further (1e-4 in the
+    published code). Steps that come out short so end at nearer mistakes, but may never arrive:
+    after `_PATIENCE` steps, what would leave the box at once is no part of a gradient.
 
     Attributes:
         steps: The most steps.

@@ -52,12 +52,7 @@ NORMS = [
     (FMN(), ("adv_lib:fmn-linf", "foolbox:fmn-linf"), Linf(0.0), 200),
     (FMN(step=2.0, gamma=0.2), ("adv_lib:fmn-l0", "foolbox:fmn-l0"), L0(0), 200),
     (EAD(), ("foolbox:ead-l1", "torchattacks:ead-l1"), L1(0.0), 50),
-    (
-        DeepFool(),
-        ("adv_lib:deepfool-l2", "foolbox:deepfool-l2", "torchattacks:deepfool-l2"),
-        L2(0.0),
-        200,
-    ),
+    (DeepFool(), ("adv_lib:deepfool-l2", "foolbox:deepfool-l2"), L2(0.0), 200),
     (DeepFool(), ("adv_lib:deepfool-linf", "foolbox:deepfool-linf"), Linf(0.0), 200),
 ]
 
