@@ -19,10 +19,12 @@ from arena.attacks.eot import EOT
 from arena.attacks.honest import Honest
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
+from arena.certificates.interval import Interval
 from arena.core import Strategy
 from arena.costs import CostMatrix, ErrorRate, Negation, QueryPrice, Refusal
 from arena.data.digits import Digits
 from arena.defenses.augmented_training import AugmentedTraining
+from arena.defenses.certifying import Certifying
 from arena.defenses.erm import ERM
 from arena.defenses.feature_squeezing import FeatureSqueezing
 from arena.defenses.fixed import Fixed
@@ -577,6 +579,36 @@ def test_training_on_noise_makes_answers_to_noise_better():
         )
     ]
     assert errors[1] < errors[0] - 0.05  # 600 examples: a standard error of 0.02
+
+
+# Certifying ------------------------------------------------------------------------------------
+
+
+def test_a_linear_network_is_certified_exactly_where_no_move_fools_it():
+    """Intervals are exact on it, two classes: the margin less eps times the dual norm."""
+    data = Labelled(chance.uniform(chance.keys(0, 300), (6,)), torch.arange(300) % 2, 2)
+    strategy = Certifying(ERM(MLP(()), epochs=1), Interval())
+    model = strategy.restore(MLP(()).build((6,), 2, seed=1).state_dict(), data)
+    weight, bias = (p.detach() for p in model.module.parameters())
+    sign = 2.0 * data.y - 1.0
+    gradient = weight[1] - weight[0]
+    # The box cuts the ball: each value goes as far as it may against the class.
+    way = (-sign[:, None] * gradient.sign() * 0.1 + data.x).clamp(0, 1)
+    worst = sign * (way @ gradient + bias[1] - bias[0])
+    clear = worst.abs() > 1e-3
+    found = model.certified(data, Linf(0.1))
+    assert torch.equal(found[clear], (worst > 0)[clear]) and found.any() and not found.all()
+
+
+def test_certifying_plays_and_refuses_what_it_cannot_bound():
+    defending = defender(Certifying(PLAIN, Interval()))
+    match = evasion(attacker(PGD(5, 0.3), actions=Linf(0.005)), defending)
+    metrics = last(match).metrics
+    assert metrics["attacked_error"] <= metrics["certified_error"] < 1.0
+    with pytest.raises(ValueError, match="no bounds over L0"):
+        last(evasion(attacker(Honest(), actions=L0(2)), defending))
+    with pytest.raises(ValueError, match="not the SmoothedClassifier of RandomizedSmoothing"):
+        made(Certifying(smoothing(), Interval()))
 
 
 # Rounded scores --------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ class Certifying(Outermost):
 
     @property
     def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
-        """What the inner strategy needs."""
-        return self.of.needs
+        """What the inner strategy needs; at least to know what the attacker may do."""
+        return {"attacker": View, **self.of.needs}
 
     @property
     def exposes(self) -> type[View]:
@@ -56,8 +56,12 @@ class Certifying(Outermost):
         """The inner strategy's network.
 
         Raises:
-            ValueError: If it flips coins or has a layer that cannot be bounded.
+            ValueError: If there are no bounds over the attacker's declared space (before anything
+                trains), or if the network flips coins.
         """
+        view = turn.see("attacker", View)
+        if view.knows("task"):
+            self.bound.check(view.task.actions)
         return self._certified(self.of.respond(turn))
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
