@@ -142,7 +142,7 @@ class Borrowed(Strategy):
             )
         x = torch.zeros(1, 1, 8, 8)
         y = torch.zeros(1, dtype=torch.int64)
-        with _secluded(x, seed=0):
+        with secluded(x, seed=0):
             try:
                 self.made(nn.Linear(8, 10), Job(x, y, target, _unit(space), NORMS[type(space)], 10))
             except TypeError as error:
@@ -177,7 +177,7 @@ class Borrowed(Strategy):
         unit = (given.x - low) / (high - low)
         model = Facade(view, rows, unit, space.box)
         job = Job(unit.clone(), given.y, target, _unit(space), NORMS[type(space)], given.classes)
-        with _secluded(unit, seed=int(turn.keys[rows[0]])):
+        with secluded(unit, seed=int(turn.keys[rows[0]])):
             attack = self.made(model, job)
             x = self.run(attack, model, job).detach().to(unit)
         if x.shape != unit.shape:
@@ -231,7 +231,7 @@ def load(path: str, library: str) -> Any:
 
 
 @contextmanager
-def _secluded(x: Tensor, seed: int) -> Iterator[None]:
+def secluded(x: Tensor, seed: int) -> Iterator[None]:
     """Seeds the global generators that libraries read, and gives them back as they were."""
     kept = np.random.get_state(), random.getstate()
     with torch.random.fork_rng([x.device] if x.is_cuda else [], device_type="cuda"):

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from arena import schema
 from arena.actions.lp import L2, Linf
 from arena.attacks.apgd import APGD
+from arena.attacks.borrowed import secluded
 from arena.attacks.carlini_wagner import CarliniWagner
 from arena.attacks.ddn import DDN
 from arena.attacks.pgd import PGD
@@ -143,7 +144,11 @@ def ours(subject, contest, strategy, ledger, model=None):
 def theirs(subject, contest, reference):
     """What a peer plays, whatever it prints."""
     ball = () if contest.nearest else (subject.eps,)
-    with references.seeded(0), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with (
+        secluded(subject.data.x, 0),
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+    ):
         return reference(subject.module, subject.data.x, subject.data.y, *ball).detach()
 
 

@@ -10,6 +10,7 @@ from arena.attacks.apgd_l1 import APGDL1
 from arena.attacks.carlini_wagner import CarliniWagner
 from arena.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from arena.attacks.ddn import DDN
+from arena.attacks.deepfool import DeepFool
 from arena.attacks.ead import EAD
 from arena.attacks.fab import FAB
 from arena.attacks.fmn import FMN
@@ -51,6 +52,8 @@ NORMS = [
     (FMN(), ("adv_lib:fmn-linf", "foolbox:fmn-linf"), Linf(0.0), 200),
     (FMN(step=2.0, gamma=0.2), ("adv_lib:fmn-l0", "foolbox:fmn-l0"), L0(0), 200),
     (EAD(), ("foolbox:ead-l1", "torchattacks:ead-l1"), L1(0.0), 50),
+    (DeepFool(), ("adv_lib:deepfool-l2", "foolbox:deepfool-l2"), L2(0.0), 200),
+    (DeepFool(), ("adv_lib:deepfool-linf", "foolbox:deepfool-linf"), Linf(0.0), 200),
 ]
 
 MODELS = ("plain", "hardened", "wong_kolter")
