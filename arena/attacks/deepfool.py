@@ -11,6 +11,12 @@ from arena.attacks.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, NonNegative
 
+_BEYOND = 1e-5
+"""How much further each step goes, as a share of the way so far."""
+
+_PATIENCE = 10
+"""Steps before the box's sides are allowed for."""
+
 
 @dataclass(frozen=True)
 class DeepFool(MinimumNorm):
@@ -24,8 +30,10 @@ class DeepFool(MinimumNorm):
     A step is one pass and a gradient for each candidate, at most `candidates`; hence `steps + 1`
     passes and `steps * candidates` gradients, but most walks end within five steps.
 
-    Differs from the paper: candidates are the likeliest where the walk is; what would leave the
-    box at once is no part of a gradient, and the step is cut to the box.
+    Differs from the paper: candidates are the likeliest where the walk is; the step is cut to the
+    box, and as what is cut would be missing at the boundary, it goes `_BEYOND` further (1e-4 in the
+    published code). Steps that come out short so end at nearer mistakes, but may never arrive:
+    after `_PATIENCE` steps, what would leave the box at once is no part of a gradient.
 
     Attributes:
         steps: The most steps.
@@ -61,7 +69,8 @@ class DeepFool(MinimumNorm):
         height, slope = torch.zeros_like(nearest), torch.zeros_like(x)
         for margin in loss.unbind(1):
             (normal,) = torch.autograd.grad(margin.sum(), x, retain_graph=True)
-            normal = self.free(search, walks, normal)
+            patient = walks.wide(walks.t < _PATIENCE)
+            normal = torch.where(patient, normal, self.free(search, walks, normal))
             distance = margin.detach() / self.steepness(search, normal)
             nearer = distance < nearest
             nearest = torch.where(nearer, distance, nearest)
@@ -75,7 +84,8 @@ class DeepFool(MinimumNorm):
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """Onto the nearest hyperplane and a little beyond, then into the box."""
-        steepness = self.steepness(search, gradient)
-        length = (1 + self.overshoot) * loss / torch.where(steepness == 0, 1.0, steepness)
-        moved = walks.x - walks.wide(length) * search.space.steepest(gradient)
-        return moved.clamp(*search.space.box)
+        steepness, space = self.steepness(search, gradient), search.space
+        distance = loss / torch.where(steepness == 0, 1.0, steepness)
+        distance = distance + _BEYOND * space.size(walks.given, walks.x)
+        length = walks.wide((1 + self.overshoot) * distance)
+        return (walks.x - length * space.steepest(gradient)).clamp(*space.box)
