@@ -1,4 +1,4 @@
-"""Games on a hyperplane, seen by labels alone: what the tests of boundary walks play."""
+"""Games on a hyperplane, seen by labels alone, or by scores: what tests of black boxes play."""
 
 import torch
 from torch import Tensor
@@ -6,10 +6,11 @@ from torch import Tensor
 from arena.actions.lp import Lp
 from arena.core import Cost, Labelled, Player, Strategy, Task, Turn
 from arena.costs import ErrorRate, Negation
-from arena.knowledge import Knowledge, LabelView, Ledger
+from arena.knowledge import Answering, Knowledge, LabelView, Ledger, ScoreView
 
 ERROR = Negation(of=ErrorRate())
 BOX = (-3.0, 5.0)
+VIEWS = {"labels": LabelView, "scores": ScoreView}
 
 
 class Linear:
@@ -37,23 +38,24 @@ class Linear:
 
 def make(
     strategy: Strategy,
-    model: Linear,
+    model: Answering,
     x: Tensor,
     y: Tensor,
     space: Lp,
     cost: Cost = ERROR,
     *,
+    answers: str = "labels",
     budget: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> tuple[Turn, Ledger]:
-    knowledge = Knowledge.black_box("labels", budget)
+    knowledge = Knowledge.black_box(answers, budget)
     player = Player(space, cost, knowledge, strategy)
     strategy.check(player)
     data = Labelled(x, y, model.classes, space.box)
     task = Task(data.shape, model.classes, space.box, space, cost)
     ledger = Ledger(len(x), budget)
-    view = LabelView("defender", knowledge, {"task": task}, model, ledger)
+    view = VIEWS[answers]("defender", knowledge, {"task": task}, model, ledger)
     turn = Turn(
         player=player,
         round=0,

@@ -1,11 +1,10 @@
 """NES, SPSA, SimBA and Sparse-RS against closed forms on linear models, and the laws they share."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from test_square import ERROR, Linear, inputs, linear, play, radius
-from test_square import make as make_square
+from hyperplane import ERROR, play
+from test_square import Linear, inputs, linear, radius
+from test_square import scored as make
 from torch import Tensor
 
 from arena import chance
@@ -31,14 +30,6 @@ GAME = {
 }
 MOST = {"nes": 169, "spsa": 169, "simba": 101, "sparse_rs": 101}
 ALL = pytest.mark.parametrize("name", GAME)
-
-
-def make(strategy, *args, **options):
-    """The turn of an attack, and its ledger."""
-    turn, ledger = make_square(*args, **options)
-    turn = replace(turn, player=replace(turn.player, strategy=strategy))
-    strategy.check(turn.player)
-    return turn, ledger
 
 
 def sure(n: int = 9) -> tuple[Linear, Tensor, Tensor]:

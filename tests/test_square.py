@@ -1,19 +1,20 @@
 """Square against closed forms on a linear model, its budget, its randomness and its windows."""
 
 from dataclasses import replace
+from functools import partial
 
+import hyperplane
 import pytest
 import torch
+from hyperplane import ERROR, play
 from torch import Tensor
 
 from arena import chance
-from arena.actions.lp import L0, L1, L2, Linf, Lp
+from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.square import Square, _Bumps, _bumps, _Squares, _window
-from arena.core import Cost, Labelled, Player, Task, Turn
-from arena.costs import ErrorRate, Negation, Refusal, Targeted
-from arena.knowledge import Knowledge, Ledger, ScoreView
-
-ERROR = Negation(of=ErrorRate())
+from arena.core import Turn
+from arena.costs import Negation, Refusal, Targeted
+from arena.knowledge import Ledger
 
 
 class Linear:
@@ -36,41 +37,12 @@ class Linear:
         raise PermissionError
 
 
-def make(
-    model: Linear,
-    x: Tensor,
-    y: Tensor,
-    space: Lp,
-    cost: Cost = ERROR,
-    *,
-    budget: int | None = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    **fields: float,
-) -> tuple[Turn, Ledger]:
-    knowledge = Knowledge.black_box("scores", budget)
-    player = Player(space, cost, knowledge, Square(**fields))
-    data = Labelled(x, y, model.classes, space.box)
-    task = Task(data.shape, model.classes, space.box, space, cost)
-    ledger = Ledger(len(x), budget)
-    view = ScoreView("defender", knowledge, {"task": task}, model, ledger)
-    turn = Turn(
-        player=player,
-        round=0,
-        data=data,
-        aside=None,
-        last=None,
-        seed=seed,
-        batch_size=batch_size,
-        look=lambda *_: view,
-    )
-    return turn, ledger
+scored = partial(hyperplane.make, answers="scores")
+"""The turn of an attacker who sees scores, and its ledger."""
 
 
-def play(turn: Turn) -> Tensor:
-    output = turn.player.strategy.respond(turn)
-    assert turn.player.actions.contains(turn.data.x, output).all()
-    return output
+def make(*game: object, steps: int = 1000, **options: object) -> tuple[Turn, Ledger]:
+    return scored(Square(steps=steps), *game, **options)
 
 
 def linear(shape: tuple[int, ...], seed: int, classes: int = 2) -> Linear:
