@@ -31,6 +31,9 @@ class Linear:
     def scores(self, x: Tensor) -> Tensor:
         return (x.flatten(1)[:, None].double() * self.w).sum(2) + self.b
 
+    def published(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(1)
+
     @property
     def module(self) -> torch.nn.Module:
         raise PermissionError

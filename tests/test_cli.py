@@ -23,14 +23,14 @@ TINY = ["learner=linear", "defender.strategy.recipe.epochs=1", "game.examples=20
 MISTAKES = [
     # Names, with their near matches.
     (["attacker/strategy=pdg"], r"attacker/strategy has no option pdg; did you mean pgd\?"),
-    (["learner=transformer"], r"learner has no option transformer; there is .*cnn, linear, mlp"),
+    (["learner=transformer"], r"learner has no option transformer; there is .*linear, .*mlp"),
     (["experiment=x"], r"experiment has no option x; there is "),
     (["atacker/strategy=pgd"], r"no option atacker/strategy; did you mean attacker/strategy"),
     (["studdy=match"], r"no option studdy; did you mean study\?"),
     (["attacker.strategy.epss=1"], r"no option attacker.strategy.epss; did .*attacker.actions.eps"),
     (["attacker.strategy.stps=1"], r"did you mean attacker.strategy.steps"),
     (["attacker.eps=1"], r"did you mean attacker.actions.eps\?"),
-    (["epochs=1"], r"did you mean defender.strategy.recipe.epochs\?"),
+    (["memory=all"], r"did you mean defender.strategy.memory\?"),
     (["attacker/strategy=transfer", "attacker.strategy.guess.epoch=1"], r"strategy.guess.epochs\?"),
     (["hydra.run.dri=x"], r"did you mean hydra.run.dir"),
     (["zzz=1"], r"no option zzz; there is attacker, .*study"),

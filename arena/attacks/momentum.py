@@ -29,6 +29,14 @@ class Momentum(PGD):
     decay: NonNegative = 1.0
     nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.returns == "last":
+            raise ValueError(
+                "Momentum.returns = 'last' is not implemented: the last iterate is for training, "
+                "which PGD serves; use returns='best'"
+            )
+
     def begin(self, search: Search, walks: Walks) -> None:
         """As PGD, with nothing remembered."""
         super().begin(search, walks)

@@ -48,14 +48,15 @@ class Defense(Declared):
     Attributes:
         strategy: How it moves.
         published: What was published of it, in a few words.
-        attacks: Attacks of its own, by the column that they stand in.
+        attacks: Attacks of its own, by the column that they stand in; None in the column of an
+            attack that all others meet: not this one.
         actions: What it may answer; None: what the configured defender may.
         cost: What it wants small and its attackers large; None: what is configured.
     """
 
     strategy: Strategy
     published: str = ""
-    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    attacks: Mapping[str, Attack | None] = field(default_factory=dict)
     actions: ActionSpace | None = None
     cost: Cost | None = None
 
@@ -138,7 +139,10 @@ class Gauntlet(Study):
 
         In this order processes train different defenses, and do not wait for each other's.
         """
-        faced = {name: {**self.attacks, **d.attacks} for name, d in self.defenses.items()}
+        faced = {
+            name: {column: a for column, a in {**self.attacks, **d.attacks}.items() if a}
+            for name, d in self.defenses.items()
+        }
         for number in range(max(map(len, faced.values()))):
             for name, attacks in faced.items():
                 for column in list(attacks)[number : number + 1]:
@@ -205,14 +209,11 @@ class Gauntlet(Study):
     def legend(self) -> Table:
         """What was published of each defense, and which attacks of its own stand where."""
         own = [c for c in self.columns() if c not in self.attacks]
-        rows = [
-            [
-                name,
-                *(_named(d.attacks[c].strategy) if c in d.attacks else "" for c in own),
-                d.published,
-            ]
-            for name, d in self.defenses.items()
-        ]
+        rows = []
+        for name, defense in self.defenses.items():
+            met = [defense.attacks.get(column) for column in own]
+            named = [_named(attack.strategy) if attack else "" for attack in met]
+            rows.append([name, *named, defense.published])
         common = "; ".join(f"{c}: {_named(a.strategy)}" for c, a in self.attacks.items())
         columns = ["defense", *own, "published"]
         return Table("What they meet", columns, rows, common and f"All meet {common}.")
