@@ -22,6 +22,7 @@ from arena.attacks.translation_invariant import TranslationInvariant
 from arena.costs import Targeted
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
+from arena.defenses.feature_squeezing import Squeezing
 from arena.knowledge import Ledger
 from arena.learners.classifiers import committed
 from arena.learners.networks import MLP
@@ -327,6 +328,22 @@ def test_a_preprocessing_that_changes_the_shape_wants_a_substitute_that_does():
         slope(through(BPDA(), model, data), data, right(data))
     bent = through(BPDA(backward=SmoothlyDoubled()), model, data)
     assert (slope(bent, data, right(data)) != 0).any(0).all()
+
+
+def test_transformations_within_are_passed_by_too():
+    """A detector compares the answers to an input and to its squeezed twin, which has no slope."""
+    data, model = points(), committed(Squeezing(mlp(), (BitDepth(2),), 3), 3)
+
+    def distance(logits):  # less the threshold, a constant
+        return (logits[:, 3] - logits[:, :3].amax(1)).sum()
+
+    bent = slope(through(BPDA(), model, data), data, distance)
+    assert not torch.allclose(slope(seen(model, data), data, distance), bent)
+    x = data.x.clone().requires_grad_()
+    squeezed = x + (BitDepth(2)(x, chance.keys(0, len(x))) - x).detach()
+    one, other = (mlp().requires_grad_(False)(at).softmax(1) for at in (x, squeezed))
+    (expected,) = torch.autograd.grad((one - other).abs().sum(), x)
+    torch.testing.assert_close(bent, expected)
 
 
 def test_bpda_costs_what_its_attack_does():
