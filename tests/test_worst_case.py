@@ -121,10 +121,11 @@ def test_labels_and_scores_are_enough_to_judge_by():
 def test_who_has_no_query_left_takes_the_attacks_word():
     knowledge = Knowledge.black_box("scores", 60)
     alone, twice = (
-        last(evasion(attacker(strategy, knowledge))).metrics
+        last(evasion(attacker(strategy, knowledge), examples=400)).metrics
         for strategy in (Square(100), WorstCase((Square(100), Square(100))))
     )
-    assert twice["attacked_error"] >= alone["attacked_error"] - 0.05 > twice["clean_error"]
+    # Other coins, two queries less: two deviations of a difference of shares near .87 of 200.
+    assert twice["attacked_error"] >= alone["attacked_error"] - 0.07 > twice["clean_error"]
     white = last(evasion(attacker(WorstCase((PGD(20),)), Knowledge(parameters=True))))
     assert white.metrics["queries"] > 0, "a white box's passes are counted and not rationed"
 
