@@ -12,6 +12,8 @@ from scipy.sparse import csr_array
 
 from arena.solvers.payoffs import Array, normalized
 
+Method = Literal["highs-ds", "highs-ipm"]
+
 TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 """HiGHS's own 1e-7, absolute, would show in the gaps."""
 
@@ -29,7 +31,7 @@ def best_mixture(
     cost: Array,
     rows: Array | csr_array,
     free: int = 0,
-    method: Literal["highs-ds", "highs-ipm"] = "highs-ds",
+    method: Method = "highs-ds",
 ) -> Optimum | None:
     """The optimal mixture and free variables, or None if no mixture will do.
 
