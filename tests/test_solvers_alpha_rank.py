@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from arena.solvers.alpha_rank import alpha_rank, stationary
+from arena.solvers.published import PENNIES
 
-PENNIES = np.array([[1.0, -1.0], [-1.0, 1.0]])
 RANDOM = np.random.default_rng(0).random((2, 4, 3))
 
 
 def naive(a, b, alpha, population):
-    """The chain of 1903.01373, equation 3, written out, and its null vector."""
+    """The fixation probabilities of 1903.01373 written out, and the null vector of their chain."""
     m, n = a.shape
     chain = np.zeros((m * n, m * n))
 

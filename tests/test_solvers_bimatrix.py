@@ -6,6 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arena.solvers.bimatrix import all_equilibria
+from arena.solvers.published import (
+    BAGWELL,
+    BATTLE_OF_THE_SEXES,
+    INSPECTION,
+    SHAPLEY,
+    VON_STENGEL,
+    bagwell,
+)
 from arena.solvers.stackelberg import mixed_commitment
 from arena.solvers.zero_sum import solve
 
@@ -13,8 +21,6 @@ GAMES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6)).m
     # Few distinct payoffs, so that most games are degenerate.
     lambda drawn: np.random.default_rng(drawn[2]).integers(0, 3, (2, *drawn[:2])).astype(float)
 )
-BATTLE = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])
-SHAPLEY = np.eye(3), np.roll(np.eye(3), 1, axis=1)
 
 
 def listed(found):
@@ -28,7 +34,7 @@ def points(found):
 
 
 def test_battle_of_the_sexes_has_three():
-    found = all_equilibria(*BATTLE)
+    found = all_equilibria(*BATTLE_OF_THE_SEXES)
     expected = {(1, 0, 1, 0), (0, 1, 0, 1), (0.666667, 0.333333, 0.333333, 0.666667)}
     assert listed(found) == expected
     assert not found.degenerate
@@ -44,14 +50,13 @@ def test_the_prisoners_dilemma_and_shapleys_game_have_one():
 
 
 def test_von_stengels_example_with_three_equilibria():
-    # von Stengel 2002, equation 2.2; the equilibria are listed after equation 2.7.
-    a, b = [[0, 6], [2, 5], [3, 3]], [[1, 0], [0, 2], [4, 3]]
+    # von Stengel 2002, section 2, where the equilibria are listed.
     expected = {
         (0, 0, 1, 1, 0),
         (0, 0.333333, 0.666667, 0.666667, 0.333333),
         (0.666667, 0.333333, 0, 0.333333, 0.666667),
     }
-    assert listed(all_equilibria(a, b)) == expected
+    assert listed(all_equilibria(*VON_STENGEL)) == expected
 
 
 def test_a_game_of_pure_coordination_has_two_to_the_n_less_one():
@@ -62,8 +67,7 @@ def test_a_game_of_pure_coordination_has_two_to_the_n_less_one():
 
 def test_inspection_is_mixed():
     # As under leadership, but at once: 1/3 inspected, 1/2 violate, the inspector loses 3/2.
-    a, b = [[-2.0, -1.0], [-3.0, 0.0]], [[-2.0, 0.0], [1.0, 0.0]]
-    (only,) = all_equilibria(a, b).extreme
+    (only,) = all_equilibria(*INSPECTION).extreme
     assert only.row == pytest.approx([1 / 3, 2 / 3])
     assert only.column == pytest.approx([1 / 2, 1 / 2])
     assert only.payoffs == pytest.approx((-1.5, 0))
@@ -72,16 +76,8 @@ def test_inspection_is_mixed():
 @pytest.mark.parametrize("noise", [0.01, 0.1, 0.2])
 def test_bagwells_leader_loses_its_lead_to_the_slightest_noise(noise):
     # Bagwell 1995: Stackelberg or Cournot output; the follower sees the leader's, wrong at times.
-    # Payoffs at (S, S) (5, 2), (S, C) (3, 1), (C, S) (6, 3), (C, C) (4, 4).
-    leader, follower = np.array([[5.0, 3.0], [6.0, 4.0]]), np.array([[2.0, 1.0], [3.0, 4.0]])
-    assert mixed_commitment(leader, follower).value >= 5  # seen exactly, S is worth 5
-    replies = [(s, c) for s in (0, 1) for c in (0, 1)]  # to the signals S and C
-    share = np.array([[1 - noise, noise], [noise, 1 - noise]])
-    a, b = (
-        np.array([[share[i] @ u[i, list(reply)] for reply in replies] for i in (0, 1)])
-        for u in (leader, follower)
-    )
-    found = all_equilibria(a, b)
+    assert mixed_commitment(*BAGWELL).value >= 5  # seen exactly, Stackelberg is worth 5
+    found = all_equilibria(*bagwell(noise))
     pure = [one for one in found.extreme if one.row.max() == one.column.max() == 1]
     # The signal tells nothing of a leader who is known: only Cournot, answered by Cournot.
     assert [(one.row.tolist(), one.column.tolist()) for one in pure] == [([0, 1], [0, 0, 0, 1])]

@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arena.solvers import published
 from arena.solvers.bimatrix import all_equilibria
 from arena.solvers.correlated import coarse_correlated, correlated, quantal_response
+from arena.solvers.published import PENNIES
 from arena.solvers.stackelberg import mixed_commitment
 from arena.solvers.zero_sum import solve
 
-CHICKEN = np.array([[6.0, 2.0], [7.0, 0.0]])  # Aumann 1974
-PENNIES = np.array([[1.0, -1.0], [-1.0, 1.0]])
+CHICKEN = published.CHICKEN[0]
 GAMES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6)).map(
     lambda drawn: np.random.default_rng(drawn[2]).integers(0, 4, (2, *drawn[:2])).astype(float)
 )

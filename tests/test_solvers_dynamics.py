@@ -16,11 +16,8 @@ from arena.solvers.dynamics import (
     regret_matching_plus,
     replicator,
 )
+from arena.solvers.published import BIASED, PENNIES, SHAPLEY
 
-PENNIES = np.array([[1.0, -1.0], [-1.0, 1.0]])
-BIASED = np.array([[0.0, -1, 2], [1, 0, -1], [-2, 1, 0]])
-# Shapley 1964: each wants to be one place off the other.
-SHAPLEY = np.eye(3), np.roll(np.eye(3), 1, axis=1)
 SMALL = st.integers(0, 10**6).map(lambda seed: np.random.default_rng(seed))
 
 

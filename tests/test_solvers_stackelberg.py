@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arena.solvers.published import CONITZER_SANDHOLM, INSPECTION
 from arena.solvers.stackelberg import bayesian_commitment, mixed_commitment, pure_commitment
 from arena.solvers.zero_sum import solve
 
-# Conitzer & Sandholm 2006, figure 1: rows lead.
-LEADER = np.array([[2.0, 4.0], [1.0, 3.0]])
-FOLLOWER = np.array([[1.0, 0.0], [0.0, 1.0]])
+LEADER, FOLLOWER = CONITZER_SANDHOLM
 
 GAMES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6)).map(
     # Few distinct payoffs, so that ties are common.
@@ -55,8 +54,7 @@ def test_inspection_under_leadership():
     # Inspecting costs 1; a violation seen pays the violator -2, unseen 1, and costs the inspector
     # 3 unseen, 1 seen (and the inspection). Inspecting a third of the time deters, at a cost of
     # 1/3. Without a commitment the same third is inspected, half violate, and 3/2 are lost.
-    a, b = np.array([[-2.0, -1.0], [-3.0, 0.0]]), np.array([[-2.0, 0.0], [1.0, 0.0]])
-    found = mixed_commitment(a, b)
+    found = mixed_commitment(*INSPECTION)
     assert found.mixture == pytest.approx([1 / 3, 2 / 3])
     assert found.value == pytest.approx(-1 / 3)
     assert found.replies == (1,)

@@ -8,25 +8,12 @@ from hypothesis.extra.numpy import arrays
 
 from arena.solvers import zero_sum
 from arena.solvers.payoffs import mixture, span
+from arena.solvers.published import blotto
 
 GAMES = st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
     # Few distinct payoffs, so that ties, duplicates and singular games are common.
     lambda shape: arrays(float, shape, elements=st.integers(-3, 3).map(float))
 )
-
-
-def blotto(mine, theirs):
-    """Two posts; the larger force at a post takes the smaller one and the post (Dresher 1961)."""
-    return np.array(
-        [
-            [
-                sum(np.sign(x - y) * (min(x, y) + 1) for x, y in ((i, j), (mine - i, theirs - j)))
-                for j in range(theirs + 1)
-            ]
-            for i in range(mine + 1)
-        ],
-        dtype=float,
-    )
 
 
 @pytest.mark.parametrize(
@@ -59,8 +46,9 @@ def test_games_solved_by_hand(payoffs, value, row, column):
 def test_colonel_blotto_against_three_regiments():
     found = zero_sum.solve(blotto(4, 3))
     assert found.value == pytest.approx(14 / 9)
-    # 4/9 on either post with all four, 1/9 on two and two.
-    assert found.row == pytest.approx([4 / 9, 0, 1 / 9, 0, 4 / 9])
+    # By hand: these secure 14/9 and concede no more.
+    assert (np.array([4, 0, 1, 0, 4]) / 9 @ blotto(4, 3)).min() == pytest.approx(14 / 9)
+    assert (blotto(4, 3) @ np.array([1, 8, 8, 1]) / 18).max() == pytest.approx(14 / 9)
 
 
 @settings(max_examples=20)

@@ -2,10 +2,11 @@
 
 A [m, n] are the row player's payoffs, B [m, n] the column player's. A profile (i, j) is replaced by
 one that differs in a single player's strategy, at the rate at which a mutant of intensity alpha
-takes over a finite population (1903.01373, equation 3). The rank is the mass of a profile in the
-stationary distribution. Rates are formed from their logarithms and no smaller than e^-230, and the
-chain is solved without a single subtraction (Grassmann, Taksar & Heyman 1985), so the answer is
-finite at any alpha; alpha = infinity is the limit, where moves for the worse have the floor's rate.
+takes over a finite population (the paper's fixation probability). The rank is the mass of a
+profile in the stationary distribution. Rates are formed from their logarithms and no smaller than
+e^-230, and the chain is solved without a single subtraction (Grassmann, Taksar & Heyman 1985), so
+the answer is finite at any alpha; alpha = infinity is the limit, where moves for the worse have the
+floor's rate.
 """
 
 from dataclasses import dataclass

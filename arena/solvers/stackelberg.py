@@ -1,8 +1,8 @@
 """Stackelberg: what to commit to, when the other sees the commitment and replies at its best.
 
 The row player leads: A [m, n] are its payoffs, B [m, n] the follower's. Conitzer & Sandholm 2006,
-"Computing the optimal strategy to commit to": pure (section 2), mixed by one linear program a reply
-(section 3), Bayesian by one a tuple of replies, one for each type of follower (section 4). Ties
+"Computing the optimal strategy to commit to": pure, mixed by one linear program a reply ("multiple
+LPs"), Bayesian by one a tuple of replies, one for each type of follower. Ties
 *strong* are broken for the leader, *weak* against it (von Stengel & Zamir 2010, "Leadership games
 with convex strategy sets", for weak mixed commitments).
 """
