@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arena.solvers.protocols import bracketed, glimpse, per_example, through_probe, values
+from arena.solvers.brackets import bracketed
+from arena.solvers.protocols import glimpse, per_example, through_probe, values
 from arena.solvers.zero_sum import solve
 
 MATCHING = np.eye(2)  # the defender is right where the attack was made for the other model
