@@ -1,8 +1,10 @@
 """The floors of tests/bench count what they say: one that is too high flatters everybody."""
 
+import numpy as np
 import pytest
 import torch
 from bench.floors import Stretch, Until, Watched, fixed, stretches
+from bench.solvers import outcomes, same, textbook
 from bench.training import floor
 from linear import linear_model
 from small import seen
@@ -10,6 +12,7 @@ from small import seen
 from arena import Labelled
 from arena.actions.lp import Linf
 from arena.learners.classifiers import ModuleClassifier
+from arena.solvers.zero_sum import solve
 
 
 def test_all_make_every_pass_of_the_fixed_floor():
@@ -62,3 +65,12 @@ def test_the_floor_of_a_training_makes_the_passes_it_names(steps, passes):
     floor(data, steps, layout, passes)
     expected = [(True, False, False)] * steps + [(False, True, True)] * passes
     assert seen == [(*one, n) for n in (128, 2) for one in expected]
+
+
+def test_the_bare_programs_solve_the_game_that_is_solved():
+    payoffs = np.random.default_rng(0).random((6, 9))
+    value = solve(payoffs).value
+    assert -textbook(payoffs).fun == pytest.approx(value)
+    span, low = np.ptp(payoffs), payoffs.min()
+    assert span * (-1 / same(payoffs).fun - 1) + low == pytest.approx(value)
+    assert set(np.unique(outcomes(np.random.default_rng(0), 3, 2, 1000))) == {0, 1}

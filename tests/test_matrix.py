@@ -14,7 +14,6 @@ from arena.games.matrix import (
     Mix,
     Mixtures,
 )
-from arena.solvers import mixed_commitment
 
 PENNIES = np.array([[1.0, -1.0], [-1.0, 1.0]])  # the defender matches
 ROCK_PAPER_SCISSORS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
@@ -163,20 +162,6 @@ def test_orders_must_move_every_player_and_no_other():
         MoveOrder((("attacker", "attacker"),))
     with pytest.raises(ValueError, match="at least one stage"):
         MoveOrder(())
-
-
-def test_mixed_commitment_is_worth_at_least_any_pure_one():
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        leader, follower = generator.integers(-3, 4, (2, 3, 4)).astype(float)
-        mixture, value = mixed_commitment(leader, follower)
-        best = follower == follower.max(1, keepdims=True)
-        pure = np.where(best, leader, -np.inf).max()
-        assert value >= pure - 1e-9
-        reply = np.isclose(mixture @ follower, (mixture @ follower).max())
-        assert (mixture @ leader)[reply].max() == pytest.approx(value)
-    with pytest.raises(ValueError, match="finite"):
-        mixed_commitment([[np.nan]], [[1.0]])
 
 
 def test_state_survives_a_restart():

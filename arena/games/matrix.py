@@ -16,7 +16,7 @@ from arena.core import ActionSpace, Cost, IllegalMove, Labelled, Move, Player, S
 from arena.fields import Count
 from arena.games.game import Board, Game, Past, Scores
 from arena.knowledge import Ledger, View
-from arena.solvers import mixed_commitment
+from arena.solvers.stackelberg import mixed_commitment, pure_commitment
 
 _SUM_TOLERANCE = 1e-9
 
@@ -236,9 +236,5 @@ class DefenderCommits(Strategy):
         own = _payoffs(turn.player.cost, "defender")
         theirs = _payoffs(turn.see("attacker", View).task.cost, "defender")
         if not _mixtures(turn.player).pure:
-            mixture, _ = mixed_commitment(own.numpy(), theirs.numpy())
-            weights = torch.from_numpy(mixture).clamp(min=0)
-            return weights / weights.sum()
-        best = theirs >= theirs.max(1, keepdim=True).values
-        value = torch.where(best, own, -torch.inf).max(1).values
-        return torch.eye(len(own), dtype=torch.float64)[value.argmax()]
+            return torch.from_numpy(mixed_commitment(own, theirs).mixture)
+        return torch.from_numpy(pure_commitment(own, theirs).mixture)

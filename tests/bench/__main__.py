@@ -1,8 +1,8 @@
 """Measures what the design promises, against floors measured in the same run.
 
 Prints a table for each part and, with --json, writes all figures, the single ones too. One thread;
-CPU seconds for attacks and trainings, on CUDA wall seconds; wall seconds for matches and commands.
-Tables show medians, with the lowest and the highest.
+CPU seconds for solvers, attacks and trainings, on CUDA wall seconds; wall seconds for matches and
+commands. Tables show medians, with the lowest and the highest.
 """
 
 import argparse
@@ -13,13 +13,14 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import scipy
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import attacks, match, models, training
+from . import attacks, match, models, solvers, training
 
-PARTS = ("all", "match", "attacks", "training")
+PARTS = ("all", "match", "solvers", "attacks", "training")
 
 
 def spread(found, digits=2):
@@ -35,8 +36,8 @@ def known(value, digits=1):
     return "—" if value is None else f"{value:.{digits}f}"
 
 
-def match_table(title, rows):
-    """What the engine costs."""
+def promises_table(title, rows):
+    """What the engine or solving costs."""
     table = Table("what", "median (lowest-highest)", "promised", title=title)
     for name, (found, promised) in rows.items():
         table.add_row(name, spread(found, 3), f"<= {promised:g}")
@@ -110,8 +111,13 @@ def main():
 
     if given.part in ("all", "match"):
         rows = match.rows(given.repeats)
-        console.print(match_table(f"The engine, {where}", rows))
+        console.print(promises_table(f"The engine, {where}", rows))
         kept("match", {name: found for name, (found, _) in rows.items()})
+    if given.part in ("all", "solvers"):
+        rows = solvers.rows(given.repeats)
+        versions = f"scipy {scipy.__version__}, {platform.machine()}, one thread"
+        console.print(promises_table(f"Solvers, {versions}", rows))
+        kept("solvers", {name: found for name, (found, _) in rows.items()})
     if given.part in ("all", "training"):
         data = models.mnist()
         if data is None:

@@ -1,0 +1,146 @@
+"""All Nash equilibria of small bimatrix games, degenerate ones included.
+
+A [m, n] are the row player's payoffs, B [m, n] the column player's. Vertex enumeration of the
+best-response polytopes {x >= 0, x'B <= 1} and {y >= 0, Ay <= 1}, payoffs moved above 0 (Mangasarian
+1964; von Stengel 2002, "Computing equilibria for two-person games", section 2): pairs of vertices
+where every action is unused or a best reply are the *extreme* equilibria. All others are mixtures
+of them: maximal sets X x Y with every pair an equilibrium span the maximal Nash subsets (Winkels
+1979), and those that touch make up a component (Avis, Rosenberg, Savani & von Stengel 2010). A game
+without ties has isolated points only. Accuracy matrices tie constantly; support enumeration then
+misses equilibria.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import networkx as nx
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from arena.solvers.payoffs import ROUNDING, Array, bimatrix, span, unit
+
+LIMIT = 200_000
+"""Candidate vertices, (m + n choose n), up to which a game is small: 10 x 10 (a few seconds)."""
+
+
+@dataclass(frozen=True)
+class Nash:
+    """Mixtures `row` [m], `column` [n]; both payoffs; the most that either gains by deviating."""
+
+    row: Array
+    column: Array
+    payoffs: tuple[float, float]
+    regret: float
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Every mixture of `rows` [k, m] against every one of `columns` [l, n] is an equilibrium."""
+
+    rows: Array
+    columns: Array
+
+
+@dataclass(frozen=True)
+class Equilibria:
+    """The extreme equilibria; the components, each by its maximal subsets; whether there are ties.
+
+    `degenerate`: some mixture has more best replies than actions in use. Only then may a component
+    be more than a point, and the number of equilibria infinite or even.
+    """
+
+    extreme: tuple[Nash, ...]
+    components: tuple[tuple[Subset, ...], ...]
+    degenerate: bool
+
+
+@dataclass(frozen=True)
+class _Vertices:
+    """Mixtures [V, k], which actions they use [V, k], which replies are best to them [V, l]."""
+
+    mixtures: Array
+    used: NDArray[np.bool_]
+    best: NDArray[np.bool_]
+
+
+def all_equilibria(row: ArrayLike, column: ArrayLike) -> Equilibria:
+    """All Nash equilibria; payoffs that differ by less than 1e-9 of their span are ties.
+
+    Raises:
+        ValueError: If payoffs do not fit or are not finite, or the game is too large.
+        ArithmeticError: If an answer fails its verification.
+    """
+    a, b = bimatrix(row, column)
+    m, n = a.shape
+    if math.comb(m + n, n) > LIMIT:
+        raise ValueError(
+            f"a {m} x {n} game has {math.comb(m + n, n)} candidate vertices, more than {LIMIT}: "
+            "drop dominated actions, or ask for one equilibrium of a zero-sum game"
+        )
+    rows, columns = _vertices(unit(b) + 1), _vertices(unit(a).T + 1)
+    unfit = rows.used.astype(int) @ ~columns.best.T + (~rows.best).astype(int) @ columns.used.T
+    pairs = [(int(v), int(w)) for v, w in np.argwhere(unfit == 0)]
+    extreme = tuple(_verified(a, b, rows.mixtures[v], columns.mixtures[w]) for v, w in pairs)
+    if not extreme:
+        raise ArithmeticError("no equilibrium found, yet there is one: payoffs too ill-conditioned")
+    degenerate = any((vertex.best.sum(1) > vertex.used.sum(1)).any() for vertex in (rows, columns))
+    return Equilibria(extreme, _components(pairs, rows.mixtures, columns.mixtures), degenerate)
+
+
+def _vertices(payoffs: Array) -> _Vertices:
+    """The vertices but 0 of {z >= 0, z'payoffs <= 1}, payoffs [k, l] in [1, 2], as mixtures.
+
+    A vertex with k' entries above 0 is the only solution of some k' of the inequalities as
+    equations. It is known by its support and by all the inequalities that are tight there.
+    """
+    k, replies = payoffs.shape
+    found: dict[tuple[bytes, bytes], Array] = {}
+    for size in range(1, min(k, replies) + 1):
+        tight = np.array(list(combinations(range(replies), size)))
+        for support in combinations(range(k), size):
+            systems = payoffs[list(support)][:, tight].transpose(1, 2, 0)  # [T, size, size]
+            singular = np.linalg.svd(systems, compute_uv=False)
+            systems = systems[singular[:, -1] > ROUNDING * singular[:, 0]]
+            z = np.zeros((len(systems), k))
+            z[:, support] = np.linalg.solve(systems, np.ones((len(systems), size, 1)))[..., 0]
+            used = z > ROUNDING
+            slack = 1 - z @ payoffs
+            inside = (used.sum(1) == size) & (z >= -ROUNDING).all(1) & (slack >= -ROUNDING).all(1)
+            for row in np.flatnonzero(inside):
+                key = used[row].tobytes(), (slack[row] <= ROUNDING).tobytes()
+                found.setdefault(key, z[row] / z[row].sum())
+    return _Vertices(
+        np.array(list(found.values())),
+        np.array([np.frombuffer(used, bool) for used, _ in found]),
+        np.array([np.frombuffer(best, bool) for _, best in found]),
+    )
+
+
+def _verified(a: Array, b: Array, x: Array, y: Array) -> Nash:
+    row_payoffs, column_payoffs = a @ y, x @ b
+    payoffs = float(x @ row_payoffs), float(y @ column_payoffs)
+    regrets = row_payoffs.max() - payoffs[0], column_payoffs.max() - payoffs[1]
+    if regrets[0] > 10 * ROUNDING * span(a) or regrets[1] > 10 * ROUNDING * span(b):
+        raise ArithmeticError(f"an equilibrium leaves gains of {regrets}: ill-conditioned payoffs")
+    return Nash(x, y, payoffs, max(0.0, *map(float, regrets)))
+
+
+def _components(
+    pairs: list[tuple[int, int]], rows: Array, columns: Array
+) -> tuple[tuple[Subset, ...], ...]:
+    graph = nx.Graph((("row", v), ("column", w)) for v, w in pairs)
+    found = []
+    for component in nx.connected_components(graph):
+        sides = [[node for node in component if node[0] == side] for side in ("row", "column")]
+        # With each side made a clique of its own, maximal cliques are the maximal bicliques.
+        joined = nx.Graph(graph.subgraph(component))
+        joined.add_edges_from(edge for side in sides for edge in combinations(side, 2))
+        subsets = []
+        for clique in nx.find_cliques(joined):
+            v = sorted(i for side, i in clique if side == "row")
+            w = sorted(i for side, i in clique if side == "column")
+            if v and w:  # a whole side on its own is no equilibrium
+                subsets.append(((v, w), Subset(rows[v], columns[w])))
+        found.append(tuple(subset for _, subset in sorted(subsets, key=lambda one: one[0])))
+    return tuple(found)
