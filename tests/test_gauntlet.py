@@ -1,5 +1,6 @@
 """Defenses in a row, attacks in a row: what stands in the table, and what does not spoil it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import pytest
 from small import LINEAR, attacker, defender
 
 from arena import Knowledge, MoveOrder
+from arena.actions.decisions import Confidence
 from arena.arena import Unplayable
 from arena.attacks.fgsm import FGSM
 from arena.attacks.honest import Honest
@@ -113,6 +115,15 @@ def test_declarations_that_contradict_are_refused_before_anything_trains(tmp_pat
     with pytest.raises(Unplayable, match="none against PGD: attacker's PGD needs a WhiteBox"):
         gauntlet(attacks={"PGD": Attack(PGD(), labels)}).run(setup(tmp_path))
     assert not (tmp_path / "models").exists() and not (tmp_path / "run").exists()
+
+
+def test_data_that_do_not_fit_are_refused_before_anything_trains(tmp_path):
+    match = setup(tmp_path)
+    seven = defender(knowledge=TASK, actions=Confidence(7))
+    match = dataclasses.replace(match, players={**match.players, "defender": seven})
+    with pytest.raises(ValueError, match="actions.classes=7, but the data have 10"):
+        gauntlet().run(match)
+    assert not (tmp_path / "models").exists()
 
 
 def played(*costs):

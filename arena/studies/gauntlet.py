@@ -97,9 +97,11 @@ class Gauntlet(Study):
 
         Raises:
             Unplayable: If the declarations of any match contradict each other; nothing was trained.
+            ValueError: If the data do not fit them.
             Refuted: If a mistake was found where a certificate says that there is none.
         """
         matches = [*self._matches(setup)]
+        _ = matches[0][1].arena().board  # the data, refused here if they do not fit the players
         found: dict[tuple[Cell, int], Played] = {}
         failed: dict[Cell, str] = {}
         with progress(len(matches)) as tell, _processes(self.workers) as pool:
