@@ -121,7 +121,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_trains(tmp_path):
     match = setup(tmp_path)
     seven = defender(knowledge=TASK, actions=Confidence(7))
     match = dataclasses.replace(match, players={**match.players, "defender": seven})
-    with pytest.raises(ValueError, match="actions.classes=7, but the data have 10"):
+    with pytest.raises(ValueError, match=r"actions\.classes=7, but the data have 10"):
         gauntlet().run(match)
     assert not (tmp_path / "models").exists()
 
