@@ -250,7 +250,7 @@ class Gauntlet(Study):
         axes.invert_yaxis()
         axes.set(xlabel="defender's cost (± 95 %)", xlim=(-0.02, 1.02))
         axes.grid(axis="y", alpha=0.3)
-        figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize="small")
+        figure.legend(loc="outside upper center", frameon=False, ncols=6, fontsize="small")
         return figure
 
 
