@@ -48,10 +48,10 @@ class Store:
     """A folder of trained models: `<hash>.safetensors` each.
 
     The hash is of the recipe (the `repr` of all that decides what is trained, data by their
-    `fingerprint`), of the sources that train it, and of torch's version and the kind of device,
-    which decide the last bits.
-    The recipe stands in the file's own header. While it trains, `<hash>.progress.pt` is what a
-    training that was broken off, or that diverged, goes on from: its last good epoch.
+    `fingerprint`), of the sources that train it, and of torch's version, its threads and the kind
+    of device, which decide the last bits. The recipe stands in the file's own header. While it
+    trains, `<hash>.progress.pt` is what a training that was broken off, or that diverged, goes on
+    from: its last good epoch.
     """
 
     folder: Path
@@ -68,6 +68,7 @@ class Store:
             yield Place()
             return
         text |= {"code": _code(recipe), "torch": torch.__version__, "device": device.type}
+        text["threads"] = str(torch.get_num_threads())
         name = hashlib.sha256(repr(sorted(text.items())).encode()).hexdigest()[:24]
         with held(self.folder / f".{name}.lock", wait=True):
             place = _Kept(self.folder / name, text, device)

@@ -118,6 +118,14 @@ def test_other_code_is_another_model(tmp_path, counted, monkeypatch):
     assert len(Counted.calls) == 32
 
 
+def test_other_threads_are_another_model(tmp_path, counted, monkeypatch):
+    """How a sum is split among threads decides its last bits."""
+    counted.train(digits(), 3, store=Store(tmp_path))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    counted.train(digits(), 3, store=Store(tmp_path))
+    assert len(Counted.calls) == 32
+
+
 def test_a_users_own_source_counts():
     recipe = {"strategy": Counted(MLP(()))}
     assert arena.store._code(recipe) != arena.store._code({"strategy": ERM(MLP(()))})
@@ -147,6 +155,7 @@ def test_a_broken_training_goes_on_from_its_last_epoch(tmp_path, counted, stop):
 
 
 def _train_and_be_killed(folder):
+    torch.set_num_threads(1)  # as the tests' own: how sums are split decides their last bits
     arena.store._EVERY = 0.0  # every epoch is written: a kill gives no time to write the last
     loss = Counted.loss
 
@@ -160,7 +169,7 @@ def _train_and_be_killed(folder):
 
 
 def test_a_killed_training_goes_on_from_its_last_epoch(tmp_path, counted):
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=_train_and_be_killed, args=(tmp_path,)
     )
     process.start()
