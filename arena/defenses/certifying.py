@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from arena.certificates.bound import Bound
 from arena.certificates.crown import Crown
-from arena.core import ActionSpace, Classifier, Labelled, Player, Strategy, Turn
+from arena.core import ActionSpace, Classifier, Labelled, Player, Turn
 from arena.defenses.wrapped import Outermost, check_within
 from arena.knowledge import View
 from arena.learners.classifiers import ModuleClassifier
@@ -31,22 +30,12 @@ class Certifying(Outermost):
         bound: What proves: `Interval`, `Crown` or `ConvexPolytope`.
     """
 
-    of: Strategy
     bound: Bound = field(default_factory=Crown)
 
     @property
     def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
         """What the inner strategy needs; at least to know what the attacker may do."""
         return {"attacker": View, **self.of.needs}
-
-    @property
-    def exposes(self) -> type[View]:
-        """As the inner strategy."""
-        return self.of.exposes
-
-    def facts(self) -> dict[str, Any]:
-        """The inner strategy's."""
-        return self.of.facts()
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from arena.core import ActionSpace, Classifier, Labelled, Player, Strategy, Turn
+from arena.core import ActionSpace, Classifier, Labelled, Player, Turn
 from arena.defenses.wrapped import Outermost
 from arena.fields import Range
-from arena.knowledge import LabelView, Random, View
+from arena.knowledge import LabelView, Random
 
 _LOG_NONE = -80.0  # stands for log 0, so that differences of log-probabilities are finite
 
@@ -32,22 +32,7 @@ class RoundedScores(Outermost):
         decimals: Decimals of a published probability; 0 to 7, float32 has no more.
     """
 
-    of: Strategy
     decimals: Annotated[int, Range(0, 7)] = 1
-
-    @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
-        """What the inner strategy needs."""
-        return self.of.needs
-
-    @property
-    def exposes(self) -> type[View]:
-        """What the inner strategy exposes."""
-        return self.of.exposes
-
-    def facts(self) -> dict[str, Any]:
-        """The inner strategy's."""
-        return self.of.facts()
 
     def check(self, player: Player) -> None:
         """Raises ValueError if there are no scores to round, or the inner one does not fit."""

@@ -17,7 +17,32 @@ _WITHIN = "model."
 
 
 @dataclass(frozen=True)
-class Outermost(Strategy):
+class Around(Strategy):
+    """What stands around another strategy, and to whoever looks is what it is around.
+
+    Attributes:
+        of: That strategy.
+    """
+
+    of: Strategy
+
+    @property
+    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+        """What the inner strategy needs."""
+        return self.of.needs
+
+    @property
+    def exposes(self) -> type[View]:
+        """What the inner strategy exposes."""
+        return self.of.exposes
+
+    def facts(self) -> dict[str, Any]:
+        """The inner strategy's: what there is to train."""
+        return self.of.facts()
+
+
+@dataclass(frozen=True)
+class Outermost(Around):
     """A strategy whose move lets out less than its module knows: around the module, all is out."""
 
 
@@ -38,33 +63,17 @@ def check_within(of: Strategy, around: Strategy, player: Player) -> None:
 
 
 @dataclass(frozen=True)
-class Wrapper(Strategy):
+class Wrapper(Around):
     """Commits to another strategy's model with something around it. Wrappers nest.
 
     Attributes:
         of: The strategy whose model it is; any that commits to a module.
     """
 
-    of: Strategy
-
-    @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
-        """What the inner strategy needs."""
-        return self.of.needs
-
-    @property
-    def exposes(self) -> type[View]:
-        """A module, like what it is around."""
-        return self.of.exposes
-
     @property
     def reserve(self) -> float:
         """The share of the training data that the inner strategy must not see: `tune` gets it."""
         return 0.0
-
-    def facts(self) -> dict[str, Any]:
-        """The inner strategy's: what there is to train."""
-        return self.of.facts()
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
