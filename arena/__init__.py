@@ -13,6 +13,7 @@ _HOMES = {
     "BudgetExceeded": "knowledge",
     "Classifier": "core",
     "Cost": "core",
+    "EmpiricalGame": "empirical.game",
     "Game": "games.game",
     "IllegalMove": "core",
     "Knowledge": "knowledge",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Strategy,
         Turn,
     )
+    from arena.empirical.game import EmpiricalGame
     from arena.games.game import Board, Game
     from arena.knowledge import (
         BudgetExceeded,
@@ -67,6 +69,7 @@ __all__ = [
     "BudgetExceeded",
     "Classifier",
     "Cost",
+    "EmpiricalGame",
     "Game",
     "IllegalMove",
     "Knowledge",

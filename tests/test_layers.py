@@ -19,6 +19,7 @@ ORDER = [
     {"arena"},
     {"events"},
     {"log"},
+    {"empirical"},
     {"report"},
     {"studies"},
     {"__main__", "__init__"},

@@ -1,0 +1,1 @@
+"""Games made of moves that were played: their payoffs, values, and responses to them."""
