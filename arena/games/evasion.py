@@ -15,23 +15,20 @@ from torch import Tensor
 from arena import chance
 from arena.actions.decisions import Decisions
 from arena.core import (
-    Answers,
     Classifier,
     IllegalMove,
     Labelled,
     Move,
-    Outcome,
     Perturbations,
     Player,
-    Refuted,
     Task,
     first,
 )
 from arena.data.source import Source
 from arena.fields import Count, Share
 from arena.games.game import Board, Game, Past, Scores
+from arena.games.scoring import Scoring
 from arena.knowledge import (
-    INVALID,
     REFUSED,
     LabelView,
     Ledger,
@@ -222,6 +219,11 @@ class EvasionBoard(Board):
         assert issubclass(kind, LabelView)
         return kind(opponent, knowledge, facts, past.standing[opponent], ledger)
 
+    @property
+    def scoring(self) -> Scoring:
+        """How standing moves are scored."""
+        return Scoring(self.players, self.dealt, self.scored, self.batch_size)
+
     def costs(self, past: Past) -> Scores:
         """Scores the hidden half of the batch with the standing model.
 
@@ -230,86 +232,42 @@ class EvasionBoard(Board):
             ValueError: If the model has no finite answer to an input as it was dealt.
             Refuted: If a mistake was made on an example that is certified to allow none.
         """
-        dealt, rows = self.dealt, self.scored
-        played: Tensor = past.standing["attacker"]
-        model: Classifier = past.standing["defender"]
-        clean = self._answers(model, dealt.x[rows])
-        if (i := first(clean.labels == INVALID)) is not None:
-            raise ValueError(
-                f"the defender's logits are NaN or infinite on clean input {int(rows[i])}: "
-                "repair the model before it plays"
-            )
-        attacked = self._answers(model, played[rows])
-        self._check_answers(attacked, played[rows])
-        actions = self.players["attacker"].actions
-        truth = actions.truth(dealt, played)[rows]
-        ledger = past.ledgers["attacker"]
-        outcome = Outcome(
-            y=truth,
-            clean=clean,
-            attacked=attacked,
-            changed=(played[rows] != dealt.x[rows]).flatten(1).any(1),
-            queries=ledger.queries[rows],
-            gradients=ledger.gradients[rows],
-            price=actions.price(dealt, played)[rows],
-        )
-        valid = outcome.valid
-        costs = {
-            name: torch.where(valid, player.cost(outcome).double(), torch.nan).cpu()
-            for name, player in self.players.items()
-        }
+        scoring, dealt = self.scoring, self.dealt[self.scored]
+        committed = scoring.committed(past.standing["defender"])
+        sent = scoring.sent(past.standing["attacker"], past.ledgers["attacker"])
+        outcome = scoring.outcome(committed, sent)
+        valid, clean, attacked = outcome.valid, committed.clean, outcome.attacked
         notes: tuple[str, ...] = ()
         if invalid := int((~valid).sum()):
             notes = (
-                f"{invalid} of {len(rows)} attacked inputs got NaN or infinite logits, the first "
-                f"is input {int(rows[(~valid).nonzero()[0, 0]])}: not scored",
+                f"{invalid} of {len(valid)} attacked inputs got NaN or infinite logits, the first "
+                f"is input {int(self.scored[(~valid).nonzero()[0, 0]])}: not scored",
             )
-        wrong = (attacked.labels != truth)[valid].double()
+        wrong = (attacked.labels != sent.y)[valid].double()
         metrics = {
-            "clean_error": float((clean.labels != dealt.y[rows]).double().mean()),
+            "clean_error": float((clean.labels != dealt.y).double().mean()),
             "attacked_error": float(wrong.mean()),
             "refused": float((attacked.labels == REFUSED).double().mean()),
             "not_finite": float(invalid),
-            "queries": float(outcome.queries.double().mean()),
-            "gradients": float(outcome.gradients.double().mean()),
+            "queries": float(sent.queries.double().mean()),
+            "gradients": float(sent.gradients.double().mean()),
         }
-        certified = model.certified(dealt[rows], actions)
-        if certified is not None:
-            wrongly = certified & (attacked.labels != dealt.y[rows])
-            if (i := first(wrongly)) is not None:
-                raise Refuted(
-                    f"input {int(rows[i])} is certified to be answered {int(dealt.y[rows[i]])} "
-                    f"anywhere in {actions}, but the attacker got {int(attacked.labels[i])}: "
-                    "the certificate or the check of legal moves is wrong; please report it"
-                )
-            metrics["certified_error"] = float((~certified).double().mean())
+        if committed.certified is not None:
+            metrics["certified_error"] = float((~committed.certified).double().mean())
+        actions = self.players["attacker"].actions
         if isinstance(actions, Perturbations):
-            size = actions.size(dealt.x[rows], played[rows])
-            metrics["size"] = float(size.double().mean())
+            metrics["size"] = float(actions.size(dealt.x, sent.x).double().mean())
         few = slice(_EXHIBITED)
         exhibit = {
-            "clean": dealt.x[rows][few],
-            "attacked": played[rows][few],
-            "y": truth[few],
+            "clean": dealt.x[few],
+            "attacked": sent.x[few],
+            "y": sent.y[few],
             "clean_answer": clean.labels[few],
             "attacked_answer": attacked.labels[few],
         }
         exhibit = {name: tensor.cpu() for name, tensor in exhibit.items()}
-        proved = None if certified is None else certified.cpu()
-        return Scores(costs, metrics, exhibit, notes, proved)
-
-    def _answers(self, model: Classifier, x: Tensor) -> Answers:
-        parts = [model.answer(part) for part in torch.split(x, self.batch_size)]
-        labels = torch.cat([part.labels for part in parts])
-        scores = [part.scores for part in parts if part.scores is not None]
-        return Answers(labels, torch.cat(scores) if scores else None)
-
-    def _check_answers(self, answers: Answers, x: Tensor) -> None:
-        legal = self.players["defender"].actions.contains(x, answers)
-        if (i := first(~legal & (answers.labels != INVALID))) is not None:
-            row = torch.tensor([i], device=x.device)
-            why = self.players["defender"].actions.explain(x[row], answers[row])
-            raise IllegalMove(f"defender's answer to input {int(self.scored[i])}: {why}")
+        proved = None if committed.certified is None else committed.certified.cpu()
+        return Scores(scoring.costs(outcome), metrics, exhibit, notes, proved)
 
     def sealed(self, past: Past) -> Iterator[Tensor]:
         """All data, everything revealed, and the standing moves."""
