@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "arena"
 # Each room may import those before it (and itself, where marked in SAME).
 ORDER = [
     {"fields", "chance", "files"},
-    {"declaration", "store"},
+    {"declaration", "store", "executors"},
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},
     {"actions", "costs", "learners", "data"},
