@@ -22,7 +22,8 @@ from arena.defenses.erm import ERM
 from arena.games.evasion import Evasion
 from arena.learners.networks import MLP
 from arena.store import Store
-from arena.studies.gauntlet import Attack, Defense, Gauntlet, cost, difference
+from arena.studies.gauntlet import Gauntlet, cost, difference
+from arena.studies.roster import Attack, Defense
 from arena.studies.study import Played, Setup, play
 
 TASK = Knowledge(task=True)

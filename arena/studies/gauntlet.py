@@ -1,68 +1,21 @@
 """Every defense before the attacks that its authors tried and those that came after."""
 
-import multiprocessing
-import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from arena.arena import Unplayable
-from arena.core import ActionSpace, Cost, IllegalMove, MoveOrder, Strategy
-from arena.costs import Negation
+from arena.core import Strategy
 from arena.estimate import Estimate, over_seeds
-from arena.fields import Count, Declared
-from arena.knowledge import Knowledge
+from arena.executors.processes import Processes
+from arena.fields import Count
 from arena.report import Page, Table, print_table, save_figure, save_study
 from arena.studies.progress import progress
-from arena.studies.study import Played, Setup, Study, play
+from arena.studies.roster import Attack, Cell, Defense, match, played, versus
+from arena.studies.study import Played, Setup, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Attack(Declared):
-    """An attacker of the table.
-
-    Attributes:
-        strategy: How it moves.
-        knowledge: What it knows of the defender; by default everything.
-        actions: What it may do; None: what the configured attacker may.
-    """
-
-    strategy: Strategy
-    knowledge: Knowledge = field(default_factory=Knowledge.white_box)
-    actions: ActionSpace | None = None
-
-
-@dataclass(frozen=True)
-class Defense(Declared):
-    """A defender of the table.
-
-    Attributes:
-        strategy: How it moves.
-        published: What was published of it, in a few words.
-        attacks: Attacks of its own, by the column that they stand in; None in the column of an
-            attack that all others meet: not this one.
-        actions: What it may answer; None: what the configured defender may.
-        cost: What it wants small and its attackers large; None: what is configured.
-    """
-
-    strategy: Strategy
-    published: str = ""
-    attacks: Mapping[str, Attack | None] = field(default_factory=dict)
-    actions: ActionSpace | None = None
-    cost: Cost | None = None
-
-
-Cell = tuple[str, str]
-"""A defense and the column of an attack."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +57,16 @@ class Gauntlet(Study):
         _ = matches[0][1].arena().board  # the data, refused here if they do not fit the players
         found: dict[tuple[Cell, int], Played] = {}
         failed: dict[Cell, str] = {}
-        with progress(len(matches)) as tell, _processes(self.workers) as pool:
-            running = {pool.submit(_played, match): (cell, match) for cell, match in matches}
-            for future in as_completed(running):
-                (cell, match), outcome = running[future], future.result()
+        with progress(len(matches)) as tell:
+            setups = [each for _, each in matches]
+            for number, outcome in Processes(self.workers).results(played, setups):
+                cell, each = matches[number]
                 if isinstance(outcome, Played):
-                    found[cell, match.seed] = outcome
-                    tell(_versus(cell), outcome.lines[-1])
+                    found[cell, each.seed] = outcome
+                    tell(versus(cell), outcome.lines[-1])
                 else:
                     failed[cell] = outcome
-                    tell(_versus(cell), f"failed: {outcome}")
+                    tell(versus(cell), f"failed: {outcome}")
         results: dict[Cell, list[Played]] = {}
         for cell, seed in sorted(found, key=lambda each: each[1]):
             if cell not in failed:
@@ -124,7 +77,7 @@ class Gauntlet(Study):
         figure = save_figure(self.figure(results), setup.folder, "errors")
         report = save_study(setup.folder, Page(self.title, tables, [figure]))
         for cell, why in failed.items():
-            print(f"Failed: {_versus(cell)}: {why}")
+            print(f"Failed: {versus(cell)}: {why}")
         if not failed and not sum(match.fresh for match in found.values()):
             print(f"{setup.folder} already held all {len(matches)} matches; nothing was played.")
         print(f"Figure: {Path(setup.folder, 'errors.png')}")
@@ -141,46 +94,13 @@ class Gauntlet(Study):
 
         In this order processes train different defenses, and do not wait for each other's.
         """
-        faced = {
-            name: {column: a for column, a in {**self.attacks, **d.attacks}.items() if a}
-            for name, d in self.defenses.items()
-        }
+        faced = {name: defense.met(self.attacks) for name, defense in self.defenses.items()}
         for number in range(max(map(len, faced.values()))):
             for name, attacks in faced.items():
                 for column in list(attacks)[number : number + 1]:
                     for seed in range(setup.seed, setup.seed + self.seeds):
-                        match = self._match(setup, (name, column), attacks[column], seed)
-                        try:
-                            match.arena()
-                        except Unplayable as error:
-                            raise Unplayable(f"{_versus((name, column))}: {error}") from error
-                        yield (name, column), match
-
-    def _match(self, setup: Setup, cell: Cell, attack: Attack, seed: int) -> Setup:
-        defense = self.defenses[cell[0]]
-        attacker, defender = setup.players["attacker"], setup.players["defender"]
-        players = {
-            "attacker": replace(
-                attacker,
-                strategy=attack.strategy,
-                knowledge=attack.knowledge,
-                actions=attack.actions or attacker.actions,
-                cost=attacker.cost if defense.cost is None else Negation(defense.cost),
-            ),
-            "defender": replace(
-                defender,
-                strategy=defense.strategy,
-                actions=defense.actions or defender.actions,
-                cost=defense.cost or defender.cost,
-            ),
-        }
-        folder = setup.folder.joinpath(
-            *(re.sub(r"\W+", "_", part) for part in cell), f"seed-{seed}"
-        )
-        match = setup.variant(MoveOrder.defender_first(), seed, folder)
-        described = {name: repr(player) for name, player in players.items()}
-        names = dict(zip(("defense", "attack"), cell, strict=True))
-        return replace(match, players=players, config={**setup.config, **described}, hparams=names)
+                        cell, defense = (name, column), self.defenses[name]
+                        yield cell, match(setup, cell, defense, attacks[column], seed)
 
     def table(self, results: Mapping[Cell, list[Played]], failed: Mapping[Cell, str]) -> Table:
         """A line a defense: what each attack costs it, the most of it, and what is certified."""
@@ -275,42 +195,9 @@ def certified(own: Mapping[str, list[Played]]) -> Estimate | None:
     return max(found, key=lambda each: each.mean, default=None)
 
 
-def _versus(cell: Cell) -> str:
-    return " against ".join(cell)
-
-
 def _named(strategy: Strategy) -> str:
     """A strategy's class, and those that it uses."""
     values = [getattr(strategy, each.name) for each in fields(strategy)]
     within = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
     inner = ", ".join(_named(one) for one in within if isinstance(one, Strategy))
     return type(strategy).__name__ + (f"({inner})" if inner else "")
-
-
-def _played(setup: Setup) -> Played | str:
-    """Plays one match, or says why it could not be played to its end."""
-    try:
-        return play(setup, 1, lambda line: None)
-    except (ValueError, OSError, NotImplementedError, IllegalMove) as error:
-        return f"{error}"
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[Executor]:
-    """Processes with as many of torch's threads as this one, and no more work after an error.
-
-    Raises:
-        ChildProcessError: If one of them dies.
-    """
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    threads = (torch.get_num_threads(),)
-    pool = ProcessPoolExecutor(workers, context, torch.set_num_threads, threads)
-    try:
-        yield pool
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "a process that played a match was killed (for memory, perhaps: see study.workers); "
-            "start the same command again to go on"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
