@@ -5,7 +5,7 @@ import importlib
 import inspect
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
@@ -67,7 +67,11 @@ class Store:
         if any(" at 0x" in part for part in text.values()):
             yield Place()
             return
-        text |= {"code": _code(recipe), "torch": torch.__version__, "device": device.type}
+        text |= {
+            "code": code(list(recipe.values())),
+            "torch": torch.__version__,
+            "device": device.type,
+        }
         text["threads"] = str(torch.get_num_threads())
         name = hashlib.sha256(repr(sorted(text.items())).encode()).hexdigest()[:24]
         with held(self.folder / f".{name}.lock", wait=True):
@@ -135,11 +139,11 @@ def fingerprint(*tensors: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _code(recipe: Mapping[str, Any]) -> str:
-    """A hash of the sources that decide what a training makes."""
-    modules = {type(value).__module__ for value in _parts(list(recipe.values()))}
+def code(values: Sequence[Any], rooms: Sequence[str] = _MADE_OF) -> str:
+    """A hash of arena's sources in these rooms, and of the classes of values from elsewhere."""
+    modules = {type(value).__module__ for value in _parts(list(values))}
     own = {name for name in modules if name.partition(".")[0] not in ("arena", "builtins")}
-    digest = hashlib.sha256(_arenas_code())
+    digest = hashlib.sha256(_arenas_code(tuple(rooms)))
     for name in sorted(own):
         try:
             digest.update(inspect.getsource(importlib.import_module(name)).encode())
@@ -160,10 +164,10 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 @cache
-def _arenas_code() -> bytes:
+def _arenas_code(rooms: tuple[str, ...]) -> bytes:
     root = Path(__file__).parent
     paths = [root / f"{name}.py" for name in _AND]
-    paths += [path for room in _MADE_OF for path in (root / room).rglob("*.py")]
+    paths += [path for room in rooms for path in (root / room).rglob("*.py")]
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())

@@ -234,7 +234,8 @@ class EvasionBoard(Board):
         """
         scoring, dealt = self.scoring, self.dealt[self.scored]
         committed = scoring.committed(past.standing["defender"])
-        sent = scoring.sent(past.standing["attacker"], past.ledgers["attacker"])
+        ledger = past.ledgers["attacker"]
+        sent = scoring.sent(past.standing["attacker"], ledger.queries, ledger.gradients)
         outcome = scoring.outcome(committed, sent)
         valid, clean, attacked = outcome.valid, committed.clean, outcome.attacked
         notes: tuple[str, ...] = ()

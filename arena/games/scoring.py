@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arena.core import Answers, Classifier, IllegalMove, Labelled, Outcome, Player, Refuted, first
 from arena.costs import AnswerCost, Negation
-from arena.knowledge import INVALID, REFUSED, Ledger
+from arena.knowledge import INVALID, REFUSED
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ class Scoring:
             )
         return Committed(model, clean, model.certified(given, self.players["attacker"].actions))
 
-    def sent(self, x: Tensor, ledger: Ledger) -> Sent:
-        """What is scored of legal inputs `x` [B, ...], one for each that was dealt."""
+    def sent(self, x: Tensor, queries: Tensor, gradients: Tensor) -> Sent:
+        """What is scored of legal inputs `x` [B, ...] that took so much, all as dealt."""
         rows, actions = self.scored, self.players["attacker"].actions
         return Sent(
             x=x[rows],
             y=actions.truth(self.dealt, x)[rows],
             changed=(x[rows] != self.dealt.x[rows]).flatten(1).any(1),
-            queries=ledger.queries[rows],
-            gradients=ledger.gradients[rows],
+            queries=queries[rows],
+            gradients=gradients[rows],
             price=actions.price(self.dealt, x)[rows],
         )
 
@@ -125,22 +125,23 @@ class Scoring:
         """What the defender can lose of each example at most, float64 [n] on the CPU.
 
         That of the true answer where it is certified, of the worst answer elsewhere. None where
-        nothing is certified, or the cost is not one of truth and answer alone.
+        the cost is not one of truth and answer alone.
         """
         cost = self.players["defender"].cost
         inner = cost
         while isinstance(inner, Negation):
             inner = inner.of
-        if committed.certified is None or not isinstance(inner, AnswerCost):
+        if not isinstance(inner, AnswerCost):
             return None
         y = self.dealt.y[self.scored]
         nothing = torch.zeros_like(y)
+        certified = nothing.bool() if committed.certified is None else committed.certified
         found = []
         for label in (REFUSED, *range(self.dealt.classes)):
             answers = Answers(torch.full_like(y, label))
-            possible = ~committed.certified | (answers.labels == y)
+            possible = ~certified | (answers.labels == y)
             for changed in (False, True):
-                moved = torch.full_like(committed.certified, changed)
+                moved = torch.full_like(certified, changed)
                 outcome = Outcome(y, committed.clean, answers, moved, nothing, nothing)
                 found.append(torch.where(possible, cost(outcome).double(), -torch.inf))
         return torch.stack(found).amax(0).cpu()

@@ -1,0 +1,85 @@
+"""Moves that were made, as values: what meets in cross-play."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from arena.core import Classifier, Labelled, Strategy
+from arena.log import read_checkpoint
+from arena.store import code, fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A defender's move.
+
+    Attributes:
+        strategy: What makes the classifier of its state.
+        state: Its `Classifier.state`.
+    """
+
+    strategy: Strategy
+    state: Mapping[str, Tensor]
+
+    @cached_property
+    def digest(self) -> bytes | None:
+        """A hash of all of it; None where the strategy has no stable description."""
+        described = repr(self.strategy)
+        if " at 0x" in described:
+            return None
+        names = sorted(self.state)
+        tensors = fingerprint(*(self.state[name] for name in names))
+        whole = described, code([self.strategy]), names, tensors
+        return hashlib.sha256(repr(whole).encode()).digest()
+
+    def restored(self, like: Labelled) -> Classifier:
+        """The classifier, for data like these and where they are."""
+        classifier: Classifier = self.strategy.restore(self.state, like)
+        return classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Crafted:
+    """An attacker's move, and what it took.
+
+    Attributes:
+        x: Inputs [B, ...], one for each that was dealt.
+        queries: Asked about each, [B].
+        gradients: Taken of each, [B].
+    """
+
+    x: Tensor
+    queries: Tensor
+    gradients: Tensor
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A hash of all of it."""
+        return bytes.fromhex(fingerprint(self.x, self.queries, self.gradients))
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A move that could not be made, and why."""
+
+    why: str
+
+
+def standing(folder: Path, strategy: Strategy) -> tuple[Model, Crafted]:
+    """The moves that stand at the end of a match of evasion, from its folder.
+
+    Args:
+        folder: The match's.
+        strategy: Its defender's.
+
+    Raises:
+        ValueError: If its checkpoint is damaged.
+    """
+    state = read_checkpoint(folder)["state"]
+    book = state["ledgers"]["attacker"]
+    attack = Crafted(state["standing"]["attacker"]["x"], book["queries"], book["gradients"])
+    return Model(strategy, state["standing"]["defender"]), attack
