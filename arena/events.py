@@ -65,6 +65,16 @@ class Events:
             values.append(Summary.Value(tag="inputs", image=image))
         self._append(step=record.round, summary=Summary(value=values))
 
+    def image(self, tag: str, encoded: bytes) -> None:
+        """Writes a PNG image."""
+        from PIL import Image
+
+        width, height = Image.open(io.BytesIO(encoded)).size
+        image = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=encoded
+        )
+        self._append(step=0, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+
     def sweep(self, hparams: Sequence[Mapping[str, Any]]) -> None:
         """Declares what a sweep varied, typed so that the tab can filter, and what it measured."""
         values: dict[str, set[Any]] = {}

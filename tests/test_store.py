@@ -113,7 +113,7 @@ def test_another_recipe_is_another_model(tmp_path, counted, change):
 def test_other_code_is_another_model(tmp_path, counted, monkeypatch):
     store = Store(tmp_path)
     counted.train(digits(), 3, store=store)
-    monkeypatch.setattr(arena.store, "_arenas_code", lambda: b"changed")
+    monkeypatch.setattr(arena.store, "_arenas_code", lambda rooms: b"changed")
     counted.train(digits(), 3, store=store)
     assert len(Counted.calls) == 32
 
@@ -127,8 +127,7 @@ def test_other_threads_are_another_model(tmp_path, counted, monkeypatch):
 
 
 def test_a_users_own_source_counts():
-    recipe = {"strategy": Counted(MLP(()))}
-    assert arena.store._code(recipe) != arena.store._code({"strategy": ERM(MLP(()))})
+    assert arena.store.code([Counted(MLP(()))]) != arena.store.code([ERM(MLP(()))])
 
 
 def test_what_cannot_be_described_is_not_kept(tmp_path):

@@ -1,0 +1,57 @@
+"""One answer to everything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from arena.core import Classifier, Labelled, Strategy, Turn
+from arena.fields import Whole
+from arena.knowledge import LabelView, View
+from arena.learners.classifiers import ModuleClassifier
+
+
+@dataclass(frozen=True)
+class Constant(Strategy):
+    """Commits to a class that every input is answered with: what stands where nobody defends.
+
+    Attributes:
+        answer: The class.
+    """
+
+    answer: Whole = 0
+
+    @property
+    def exposes(self) -> type[View]:
+        """Labels: there is nothing to differentiate."""
+        return LabelView
+
+    def respond(self, turn: Turn) -> Classifier:
+        """The answer.
+
+        Raises:
+            ValueError: If there is no such class.
+        """
+        if self.answer >= turn.data.classes:
+            raise ValueError(
+                f"Constant.answer={self.answer} is no class: the data have classes "
+                f"0..{turn.data.classes - 1}"
+            )
+        return self.restore({}, turn.data)
+
+    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
+        """The answer: it has no state."""
+        return _Answering(self.answer, data.classes)
+
+
+class _Answering(ModuleClassifier):
+    widest = LabelView
+
+    def __init__(self, answer: int, classes: int) -> None:
+        super().__init__(nn.Identity(), classes)
+        self._answer = answer
+
+    def logits(self, x: Tensor) -> Tensor:
+        answers = torch.full((len(x),), self._answer, device=x.device)
+        return nn.functional.one_hot(answers, self.classes).float()

@@ -1,0 +1,188 @@
+"""The payoff tensor of a roster: every attack, on every model that it was or was not made for."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from arena.empirical.cells import Cells
+from arena.empirical.crossplay import cross_play
+from arena.empirical.game import PLAYERS, EmpiricalGame
+from arena.empirical.saved import save
+from arena.estimate import Estimate, over_seeds
+from arena.events import Events
+from arena.executors.executor import Executor
+from arena.executors.processes import Processes
+from arena.fields import Count
+from arena.files import atomically
+from arena.games.evasion import Evasion
+from arena.report import Page, Table, print_table, save_figure, save_study
+from arena.store import Store
+from arena.studies.moves import Column, Roster
+from arena.studies.roster import Attack, Defense
+from arena.studies.study import Setup, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Payoffs(Study):
+    """Every attack on every model: what who committed to what is worth against whom.
+
+    A defense is trained once a seed. An attack that sees something of a model, or of how it is
+    made, is crafted against each defense in turn: a column each. One that sees neither is one
+    column. Moves come from matches of one round with the defender first, in folders of their own:
+    what was played is not played again. Then all moves meet, on the same examples; of these cells,
+    too, none is played twice, whatever study it was played for.
+
+    Attributes:
+        title: Of the report.
+        defenses: By name, in the tables' order.
+        attacks: By name, likewise.
+        seeds: Games, counted from the configured seed: deals, models and attacks of their own.
+        executor: What plays matches and cells.
+
+    Raises:
+        ValueError: If the roster is not that of one game, see `Roster`.
+    """
+
+    title: str
+    defenses: Mapping[str, Defense]
+    attacks: Mapping[str, Attack]
+    seeds: Count = 1
+    executor: Executor = field(default_factory=Processes)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.roster
+
+    @property
+    def roster(self) -> Roster:
+        """Attackers and defenders."""
+        return Roster(self.defenses, self.attacks)
+
+    def run(self, setup: Setup) -> None:
+        """Plays matches and cells, prints the payoffs, and leaves tensors, tables and figures.
+
+        What fails (a training that diverges, say) is named, and the others are kept.
+
+        Raises:
+            Unplayable: If the declarations of any match contradict each other; nothing was trained.
+            ValueError: If the data or the game do not fit them.
+            Refuted: If a mistake was found where a certificate says that there is none.
+        """
+        if not isinstance(setup.game, Evasion):
+            raise ValueError(f"{type(setup.game).__name__} has no cross-play; use game=evasion")
+        store = setup.store or Store(setup.folder / "models")
+        seeds = range(setup.seed, setup.seed + self.seeds)
+        plays = self.roster.moves(replace(setup, store=store), seeds, self.executor)
+        new: list[int] = []
+        games = cross_play(
+            plays, Cells(store.folder / "cells.sqlite"), self.executor, lambda _, n: new.append(n)
+        )
+        for seed, game in zip(seeds, games, strict=True):
+            save(game, setup.folder / f"game-seed-{seed}.safetensors")
+        atomically(setup.folder / "payoffs.csv", as_csv(games).encode())
+        tables = payoff_tables(games, self.roster.columns)
+        figures = {"payoffs": heat_map(games)}
+        for table in tables:
+            print_table(table)
+        shown = [save_figure(figure, setup.folder, name) for name, figure in figures.items()]
+        events = Events(setup.folder)
+        for name in figures:
+            events.image(name, (setup.folder / f"{name}.png").read_bytes())
+        report = save_study(setup.folder, Page(self.title, tables, shown))
+        for model, attack in sorted({cell for game in games for cell in game.missing}):
+            print(f"Missing: {attack} on {model}: {_why(games, (model, attack))}")
+        total = sum(len(game.models) * len(game.attacks) for game in games)
+        print(f"Cells:  {total}, {sum(new)} of them played now; the others were kept")
+        print(f"Table:  {setup.folder / 'payoffs.csv'}")
+        print(f"Figure: {setup.folder / 'payoffs.png'}")
+        print(f"Tensor: {setup.folder / f'game-seed-{setup.seed}.safetensors'}")
+        print(f"Report: {report}")
+        print(f"Events: tensorboard --logdir {setup.folder}")
+
+
+def _why(games: Sequence[EmpiricalGame], cell: tuple[str, str]) -> str:
+    """Why a cell is missing, if it is for any seed."""
+    return next((game.missing[cell] for game in games if cell in game.missing), "")
+
+
+def mean_cost(
+    games: Sequence[EmpiricalGame], cell: tuple[str, str], player: str
+) -> Estimate | None:
+    """A cell's mean cost, seeds outside and examples inside; None if it is missing for a seed."""
+    if _why(games, cell):
+        return None
+    d, a = games[0].models.index(cell[0]), games[0].attacks.index(cell[1])
+    return over_seeds([game.costs[player][d, a].astype(float) for game in games])
+
+
+def payoff_tables(games: Sequence[EmpiricalGame], columns: Sequence[Column]) -> list[Table]:
+    """The defender's mean costs: a table of the blind attacks, and one for each that sees."""
+    kinds: dict[str, list[Column]] = {}
+    for column in columns:
+        kinds.setdefault("" if column.against is None else column.cell[1], []).append(column)
+    tables = []
+    for kind, those in kinds.items():
+        rows = []
+        for model in games[0].models:
+            found = [mean_cost(games, (model, column.name), "defender") for column in those]
+            rows.append([model, *("missing" if each is None else str(each) for each in found)])
+        names = [column.cell[1] if column.against is None else column.against for column in those]
+        title = f"{kind}, crafted against" if kind else "Attacks that see no defender"
+        tables.append(Table(title, ["played on", *names], rows))
+    spread = f"Student's t over {len(games)} seeds" if len(games) > 1 else "over examples"
+    note = f"The defender's mean cost, ± 95 % ({spread}), on {games[0].examples} examples a seed."
+    tables[-1] = replace(tables[-1], note=note)
+    return tables
+
+
+def heat_map(games: Sequence[EmpiricalGame]) -> "Figure":
+    """The defender's mean cost of every cell; where it was crafted against the model, in a box."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    one = games[0]
+    found = [[mean_cost(games, (m, a), "defender") for a in one.attacks] for m in one.models]
+    costs = np.array([[np.nan if each is None else each.mean for each in row] for row in found])
+    size = 3.2 + 0.46 * len(one.attacks), 2.2 + 0.42 * len(one.models)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(costs, cmap="viridis", aspect="auto")
+    middle = (np.nanmin(costs) + np.nanmax(costs)) / 2 if np.isfinite(costs).any() else 0.0
+    for d, a in np.ndindex(*costs.shape):
+        known = np.isfinite(costs[d, a])
+        text = f"{costs[d, a]:.2f}" if known else "?"
+        dark = known and costs[d, a] < middle
+        color = "white" if dark else "black"
+        axes.text(a, d, text, ha="center", va="center", fontsize=7, color=color)
+        if one.against[a] == one.models[d]:
+            box = Rectangle((a - 0.47, d - 0.47), 0.94, 0.94, fill=False, edgecolor="red", lw=1.5)
+            axes.add_patch(box)
+    axes.set_xticks(range(len(one.attacks)), one.attacks, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(one.models)), one.models, fontsize=8)
+    figure.colorbar(image, label="defender's mean cost")
+    return figure
+
+
+def as_csv(games: Sequence[EmpiricalGame]) -> str:
+    """A line a cell: both players' mean costs with the half-widths of their 95 % intervals."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    named = [f"{player}_{what}" for player in PLAYERS for what in ("cost", "half")]
+    writer.writerow(["model", "attack", "against", *named, "seeds", "examples", "missing"])
+    one = games[0]
+    for model in one.models:
+        for attack, against in zip(one.attacks, one.against, strict=True):
+            numbers: list[str] = []
+            for player in PLAYERS:
+                found = mean_cost(games, (model, attack), player)
+                numbers += ["", ""] if found is None else [repr(found.mean), repr(found.half)]
+            row = [model, attack, against or "", *numbers, len(games), one.examples]
+            writer.writerow([*row, _why(games, (model, attack))])
+    return text.getvalue()
