@@ -15,6 +15,7 @@ from arena.attacks.wrapped import Wrapped
 from arena.core import Classifier, Cost, Learner, Player, Strategy, Task, Turn
 from arena.fields import Count
 from arena.knowledge import Knowledge, Ledger, View, WhiteBox
+from arena.learners.fitted import Fitted
 from arena.learners.training import Trainer
 
 
@@ -42,7 +43,7 @@ class Transfer(Strategy):
         ValueError: On no guess.
     """
 
-    guess: Trainer | tuple[Trainer, ...]
+    guess: Trainer | Fitted | tuple[Trainer | Fitted, ...]
     attack: Strategy = PGD()
     seeds: Count = 1
     combine: Literal["logits", "probabilities", "losses"] = "logits"
@@ -57,12 +58,24 @@ class Transfer(Strategy):
     def check(self, player: Player) -> None:
         """Raises ValueError if the attack on the surrogates does not fit the player, or them."""
         self.attack.check(player)
+        wanted = self.attack.needs.get("defender", View)
+        for guess in self._guesses:
+            if not issubclass(guess.exposes, wanted):
+                raise ValueError(
+                    f"Transfer.attack={type(self.attack).__name__} needs a {wanted.__name__} of "
+                    f"its surrogate, and guess={type(guess).__name__} shows a "
+                    f"{guess.exposes.__name__} at most; use an attack by scores, such as Square"
+                )
         several = isinstance(self.guess, tuple) or self.seeds > 1
         if several and isinstance(self.attack, BPDA):
             raise ValueError(
                 "BPDA looks into one module, and Transfer combines several; give it one guess and "
                 "seeds=1, or another attack"
             )
+
+    @property
+    def _guesses(self) -> tuple[Trainer | Fitted, ...]:
+        return self.guess if isinstance(self.guess, tuple) else (self.guess,)
 
     def respond(self, turn: Turn) -> Tensor:
         """What fools the surrogates most, [B, ...].
@@ -85,12 +98,13 @@ class Transfer(Strategy):
             )
         player, dealt = turn.player, turn.data
         task = Task(dealt.shape, dealt.classes, dealt.box, player.actions, player.cost)
-        guesses = self.guess if isinstance(self.guess, tuple) else (self.guess,)
         surrogates: list[Classifier] = []
-        for k, guess in enumerate(guesses * self.seeds):
+        for k, guess in enumerate(self._guesses * self.seeds):
             algorithm = view.algorithm if view.knows("algorithm") else guess
             learner: Learner | None = (
-                view.architecture if view.knows("architecture") else guess.learner
+                view.architecture
+                if view.knows("architecture")
+                else guess.facts().get("architecture")
             )
             # The first is the one that is trained where there is one alone.
             seed = chance.seed_of(turn.seed, "surrogate", *([k] if k else []))

@@ -1,0 +1,80 @@
+"""Strategies that fit a model at once, as classical techniques do."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from arena.core import Classifier, Labelled, Learner, Strategy, Task, Turn
+from arena.knowledge import View, WhiteBox
+from arena.learners.classifiers import ModuleClassifier
+from arena.store import Place, Store, fingerprint
+
+
+@dataclass(frozen=True)
+class Fitted(Strategy):
+    """A defender that commits to the model that fits its data: a function of tensors, `fit`'s."""
+
+    @property
+    def exposes(self) -> type[View]:
+        """Everything, if the model has gradients; a technique without says `ScoreView`."""
+        return WhiteBox
+
+    def facts(self) -> dict[str, Any]:
+        """The algorithm is this strategy."""
+        return {"algorithm": self}
+
+    @abstractmethod
+    def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
+        """The tensors that the model is made of: a function of the seed."""
+
+    @abstractmethod
+    def module(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
+        """The module from inputs [B, ...] to logits [B, K] that these tensors make."""
+
+    def train(
+        self,
+        data: Labelled,
+        seed: int,
+        task: Task | None = None,
+        learner: Learner | None = None,
+        store: Store | None = None,
+    ) -> Classifier:
+        """The model that fits `data`; with a `store`, it is fitted if it is not there.
+
+        `task` and `learner` are `Trainer`'s, and play no part.
+        """
+        device = data.x.device
+        examples = len(data), data.classes, data.box, fingerprint(data.x, data.y)
+        recipe = {"strategy": self, "data": examples, "seed": seed}
+        with store.place(recipe, device) if store else nullcontext(Place()) as place:
+            state = place.finished
+            if state is None:
+                state = self.fit(data, seed)
+                place.finish(state)
+        return self.restore(state, data)
+
+    def respond(self, turn: Turn) -> Classifier:
+        """The model that fits what the defender was dealt."""
+        return self.train(turn.data, turn.seed, store=turn.store)
+
+    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
+        """The model of these tensors."""
+        module = self.module(state, data.classes).to(data.x.device)
+        return _Fit(module, data.classes, self.exposes, state)
+
+
+class _Fit(ModuleClassifier):
+    def __init__(
+        self, module: nn.Module, classes: int, widest: type[View], state: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__(module, classes)
+        self.widest = widest
+        self._state = dict(state)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it was made of."""
+        return self._state
