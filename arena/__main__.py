@@ -219,7 +219,7 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
         batch_size=plain["batch_size"],
         folder=folder,
         store=Store(Path(plain["models"])) if plain["models"] else None,
-        config={key: plain[key] for key in plain if key not in ("study", "models")},
+        config={key: plain[key] for key in plain if key not in ("study", "models", "protocol")},
         hparams=hparams,
     )
     study = build(plain["study"])

@@ -192,7 +192,8 @@ def claim(
     import yaml
 
     def match(config: Any) -> str:
-        return identity({**config, "study": config["study"]["_target_"], "models": None})
+        played = {**config, "study": config["study"]["_target_"], "models": None, "protocol": None}
+        return identity(played)
 
     home = folder / ".hydra"
     with held(folder / ".run.lock"):

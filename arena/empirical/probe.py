@@ -1,0 +1,85 @@
+"""What a probe tells of the defender's draw: a channel K [D, S], the chance of each signal.
+
+A share: the model itself is shown so often, else a blank. A number of queries: the attacker asks
+for the labels of inputs drawn at random, and models that answer all of them alike are one signal.
+Which inputs were drawn is known to the attacker and not to the defender when it mixes; so it is
+part of the signal, and one channel holds many draws. The inputs of fewer queries are among those of
+more: what fewer show is a garbling of what more do, and V_K falls with the queries without noise.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from arena.empirical.game import EmpiricalGame
+from arena.empirical.protocol import Protocol
+from arena.solvers.payoffs import Array
+from arena.solvers.protocols import glimpse
+
+DRAWS = 50
+"""Choices of the queried inputs that a channel averages over."""
+
+
+def channel(
+    protocol: Protocol, models: int, answers: ArrayLike | None = None, seed: int = 0
+) -> Array | None:
+    """The channel [D, S] of a protocol; None if it has no probe.
+
+    Args:
+        protocol: The declarations.
+        models: D.
+        answers: Labels [D, P] that each model gives to P inputs; needed for queries.
+        seed: Of the choice of inputs.
+
+    Raises:
+        ValueError: If queries are asked without answers, or more than there are inputs.
+    """
+    if protocol.share is not None:
+        return glimpse(models, protocol.share)
+    if protocol.queries is None:
+        return None
+    if answers is None:
+        raise ValueError(f"protocol {protocol}: needs the models' answers [models, inputs]")
+    return queried(answers, protocol.queries, seed)
+
+
+def queried(answers: ArrayLike, queries: int, seed: int = 0, draws: int = DRAWS) -> Array:
+    """The channel [D, S] that shows the labels of `queries` inputs, drawn without replacement.
+
+    Args:
+        answers: Labels [D, P].
+        queries: 0 to P.
+        seed: Of the draws.
+        draws: How many choices of the inputs stand for all.
+
+    Raises:
+        ValueError: If the answers are no matrix, or there are fewer inputs than queries.
+    """
+    labels = np.asarray(answers)
+    if labels.ndim != 2 or labels.size == 0:
+        raise ValueError(f"answers need [models, inputs], not shape {labels.shape}")
+    models, inputs = labels.shape
+    if not 0 <= queries <= inputs:
+        raise ValueError(f"{queries} queries, but there are {inputs} inputs to ask about")
+    generator = np.random.default_rng(seed)
+    columns = []
+    for _ in range(draws):
+        chosen = generator.permutation(inputs)[:queries]
+        signal = np.unique(labels[:, chosen], axis=0, return_inverse=True)[1].reshape(models)
+        columns.append(np.eye(models)[signal][:, : signal.max() + 1])
+    # Equal columns of different draws ask for the same reply: one signal is enough.
+    signals, counts = np.unique(np.hstack(columns), axis=1, return_counts=True)
+    weighted: Array = signals * counts / draws
+    return weighted
+
+
+def right_or_wrong(game: EmpiricalGame, attack: str = "clean") -> NDArray[np.float64]:
+    """What is known of the models' answers from the defender's costs alone, [D, E].
+
+    Two mistakes on one example look alike though the labels may differ, so that these tell less
+    than labels do, and a V_K computed with them is an upper bound.
+
+    Raises:
+        ValueError: If the attack, which should leave inputs as they are, is not in the game.
+    """
+    part = game.part(attacks=[attack])
+    return part.payoffs("defender")[:, 0]

@@ -1,0 +1,102 @@
+"""The best moves under a protocol, and what they pay on every example."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from arena.empirical.protocol import Protocol
+from arena.solvers.payoffs import Array, tensor
+from arena.solvers.protocols import per_example, through_probe
+from arena.solvers.zero_sum import solve
+
+_ROUNDING = 1e-12  # of the largest payoff
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Optimal moves: the defender's mixture of models, and the attacker's replies.
+
+    Attributes:
+        protocol: What was declared.
+        value: The defender's payoff, a mean over the examples.
+        models: The defender's mixture [D]; a single model is a mixture too.
+        attacks: The attacker's mixture for each signal [S, A], a single signal where it sees
+            nothing of the draw; None where it replies an example at a time.
+        channel: The probability of each signal given the model, [D, S].
+        slack: By how much the solver may be off, and rounding; in units of payoff.
+    """
+
+    protocol: Protocol
+    value: float
+    models: Array
+    attacks: Array | None
+    channel: Array
+    slack: float
+
+    def scores(self, payoffs: Array) -> Array:
+        """What these moves pay the defender on each example, [E].
+
+        An attacker that replies an example at a time does so anew: it sees the example.
+
+        Args:
+            payoffs: Z [D, A, E]; not necessarily of the examples that the moves were chosen on.
+        """
+        drawn = self.models[:, None] * self.channel
+        if self.attacks is not None:
+            paid: Array = np.tensordot(drawn @ self.attacks, payoffs, 2)
+            return paid
+        by_signal = np.tensordot(drawn.T, payoffs, 1)  # [S, A, E]
+        replied: Array = by_signal.min(1).sum(0)
+        return replied
+
+
+def solution(payoffs: ArrayLike, protocol: Protocol, channel: Array | None = None) -> Solution:
+    """The best moves of both players under a protocol.
+
+    The defender's payoff is what the attacker minimizes, whatever its own: in a game that is not
+    zero-sum this is the worst that an attacker can do, not what a self-interested one does.
+
+    Args:
+        payoffs: The defender's, Z [D, A, E].
+        protocol: What is declared.
+        channel: K [D, S], if the protocol has a probe.
+
+    Raises:
+        ValueError: If payoffs are missing or not finite; if a probe comes without its channel.
+        ArithmeticError: If a linear program fails.
+    """
+    z = tensor(payoffs, 3)
+    u = z.mean(2)
+    rounding = _ROUNDING * float(np.abs(z).max())
+    models, attacks = u.shape
+    blind = np.ones((models, 1))
+    if protocol.observation == "probe":
+        if channel is None:
+            raise ValueError(f"protocol {protocol}: give the probe's channel")
+        if protocol.granularity == "set":
+            seen = through_probe(u, channel)
+            slack = seen.gap + rounding
+            return Solution(protocol, seen.value, seen.mixture, seen.replies, channel, slack)
+        # A signal and an example are both known to the attacker: pairs of them are examples.
+        pairs = channel.shape[1] * np.einsum("ds,dae->dase", channel, z)
+        known = per_example(pairs.reshape(models, attacks, -1))
+        return Solution(protocol, known.value, known.mixture, None, channel, known.gap + rounding)
+    if protocol.observation == "move":
+        if protocol.granularity == "example":
+            worst = z.min(1).mean(1)
+            d = int(worst.argmax())
+            return Solution(protocol, float(worst[d]), np.eye(models)[d], None, blind, rounding)
+        if protocol.order == "defender_first":
+            d = int(u.min(1).argmax())
+            a = int(u[d].argmin())
+        else:
+            a = int(u.max(0).argmin())
+            d = int(u[:, a].argmax())
+        reply = np.eye(attacks)[[a]]
+        return Solution(protocol, float(u[d, a]), np.eye(models)[d], reply, blind, rounding)
+    if protocol.granularity == "example":
+        found = per_example(z)
+        return Solution(protocol, found.value, found.mixture, None, blind, found.gap + rounding)
+    even = solve(u)
+    return Solution(protocol, even.value, even.row, even.column[None], blind, even.gap + rounding)
