@@ -117,7 +117,11 @@ PRICES = (
     ("the order gap", ATTACKER_FIRST, DEFENDER_FIRST),
     ("the price of being half seen", AT_ONCE, HALF_SEEN),
     ("what an attack an example costs a mixture", AT_ONCE, MIXTURE_PER_EXAMPLE),
-    ("what an attack an example leaves of mixing", MIXTURE_PER_EXAMPLE, DEFENDER_FIRST_PER_EXAMPLE),
+    (
+        "what mixing gains against an attack an example",
+        MIXTURE_PER_EXAMPLE,
+        DEFENDER_FIRST_PER_EXAMPLE,
+    ),
 )
 """Names, with the protocols between which the defender's payoff falls.
 
