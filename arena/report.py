@@ -5,7 +5,7 @@ import base64
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,17 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> str:
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png", dpi=144)
     return f"{name}.svg"
+
+
+def save_records(records: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Path:
+    """Saves records as NAME.csv, a column for each name in any of them."""
+    path = folder / f"{name}.csv"
+    names = dict.fromkeys(key for record in records for key in record)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+    return path
 
 
 def print_table(table: Table) -> None:

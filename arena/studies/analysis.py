@@ -1,0 +1,268 @@
+"""What a payoff tensor says of the game: tables, figures and numbers that studies end with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from arena.empirical.figures import (
+    knowledge_figure,
+    mixtures_figure,
+    response_figure,
+    values_figure,
+)
+from arena.empirical.game import EmpiricalGame
+from arena.empirical.general_sum import GeneralSum, general_sum
+from arena.empirical.protocol import STANDARD, Protocol
+from arena.empirical.response_graph import Profile, ResponseGraph, response_graph
+from arena.empirical.values import Value, Values, values
+from arena.estimate import Estimate
+from arena.report import Table, save_figure, save_records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHARES = tuple(share / 10 for share in range(11))
+"""Of the knowledge curve, from black box to white box."""
+
+_MANY = 8  # sinks that a table lists
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is printed and saved.
+
+    Attributes:
+        tables: For people.
+        figures: By file name.
+        records: The same numbers for programs, by file name.
+    """
+
+    tables: tuple[Table, ...]
+    figures: Mapping[str, "Figure"]
+    records: Mapping[str, Sequence[Mapping[str, Any]]]
+
+    def save(self, folder: Path) -> list[str]:
+        """Writes figures as SVG and PNG, records as CSV; gives the figures' SVG names."""
+        for name, records in self.records.items():
+            save_records(records, folder, name)
+        return [save_figure(figure, folder, name) for name, figure in self.figures.items()]
+
+
+def analysis(
+    games: Sequence[EmpiricalGame],
+    protocols: Sequence[Protocol] = STANDARD,
+    answers: Sequence[ArrayLike] | None = None,
+    cells: tuple[float, float] | None = None,
+    seed: int = 0,
+) -> Analysis:
+    """Values by protocol, prices, mixtures, the knowledge curve, best responses and equilibria.
+
+    Where cells are missing there are brackets of values only. Where the game is zero-sum all
+    equilibria are worth the same, v, and are not listed.
+
+    Args:
+        games: One a seed, of the same models and attacks.
+        protocols: What is asked.
+        answers: Labels [D, P] of the models by seed, for probes that ask for labels; None: whether
+            they are right on the column `clean`.
+        cells: The least and the most that a missing cell may cost the defender; None refuses them.
+        seed: Of the halves that are held out.
+
+    Raises:
+        ValueError: As `values`.
+        ArithmeticError: If a solver fails.
+    """
+    found = values(games, protocols, answers, cells=cells, seed=seed)
+    curve = values(games, [_glimpse(share) for share in SHARES], hold_out=False, cells=cells).values
+    tables = [_values_table(found, games)]
+    if found.prices:
+        tables.append(_prices_table(found))
+    figures = {"values": values_figure(found), "knowledge_curve": knowledge_figure(curve)}
+    records = {
+        "values": [_record(value) for value in found.values],
+        "prices": [
+            {"price": price.name, **_numbers(price.estimate, price.unselected)}
+            for price in found.prices
+        ],
+        "knowledge_curve": [_record(value) for value in curve],
+    }
+    if not any(game.missing for game in games):
+        names = games[0].models, games[0].attacks
+        figures["mixtures"] = mixtures_figure(*names, found.values)
+        records["mixtures"] = _mixtures(*names, found.values)
+        responses = response_graph(games)
+        tables.append(_responses_table(responses))
+        figures["responses"] = response_figure(responses)
+        records["responses"] = _edges(responses)
+        if not found.zero_sum:
+            outcomes = general_sum(games)
+            tables.append(_outcomes_table(outcomes))
+            records["outcomes"] = [
+                {
+                    "outcome": each.name,
+                    "defender": each.defender.mean,
+                    "defender_half": each.defender.half,
+                    "attacker": each.attacker.mean,
+                    "attacker_half": each.attacker.half,
+                    "attained": each.attained,
+                }
+                for each in outcomes.outcomes
+            ]
+    return Analysis(tuple(tables), figures, records)
+
+
+def _glimpse(share: float) -> Protocol:
+    return Protocol("defender_first", "probe", "mixed", share=share)
+
+
+def _text(estimate: Estimate | None) -> str:
+    return "" if estimate is None else str(estimate)
+
+
+def _spread(games: Sequence[EmpiricalGame]) -> str:
+    return f"Student's t over {len(games)} seeds" if len(games) > 1 else "over examples"
+
+
+def _values_table(found: Values, games: Sequence[EmpiricalGame]) -> Table:
+    rows = []
+    for value in found.values:
+        bracket = value.bracket
+        between = "" if bracket is None else f"[{bracket[0].mean:.3f}, {bracket[1].mean:.3f}]"
+        cells = (_text(value.estimate), _text(value.unselected), between)
+        rows.append([str(value.protocol), value.protocol.symbol, *cells])
+    examples = min(game.examples for game in games)
+    notes = [f"The defender's payoff, ± 95 % ({_spread(games)}), on {examples} examples a seed"]
+    notes.append("held out: moves chosen on the other half of the examples")
+    if any(value.bracket for value in found.values):
+        notes.append("bracket: certified below, attacked above, but for sampling")
+    if found.margin is not None:
+        notes.append(f"no cell of a seed is off by more than {found.margin:.3f} with 95 %")
+    if not found.zero_sum:
+        notes.append("not zero-sum: values against an attacker who wants the defender's loss alone")
+    columns = ["protocol", "value", "defender's payoff", "held out", "bracket"]
+    return Table("Values by protocol", columns, rows, "; ".join(notes) + ".")
+
+
+def _prices_table(found: Values) -> Table:
+    rows = []
+    for price in found.prices:
+        bracket = "" if price.bracket is None else "[{:.3f}, {:.3f}]".format(*price.bracket)
+        held_out = price.unselected
+        told = "" if held_out is None else "yes" if held_out.low > 0 else "not shown"
+        rows.append([price.name, _text(price.estimate), _text(held_out), told, bracket])
+    return Table(
+        "Prices",
+        ["", "price", "held out", "above 0", "bracket"],
+        rows,
+        "Differences of payoffs, paired by example. Never negative by construction: whether one is "
+        "above 0 is read off the held-out difference.",
+    )
+
+
+def _profile(profile: Profile) -> str:
+    return f"{profile[0]} / {profile[1]}"
+
+
+def _responses_table(found: ResponseGraph) -> Table:
+    rows = []
+    sure, edges = found.certain.number_of_edges(), found.graph.number_of_edges()
+    for name, certain in (("all edges", False), ("certain edges", True)):
+        sinks = found.sinks(certain)
+        for sink in sinks[:_MANY]:
+            kind = "equilibrium" if len(sink) == 1 else f"cycle of {len(sink)}"
+            mass = sum(found.graph.nodes[node]["mass"] for node in sink)
+            members = ", ".join(_profile(node) for node in sink[:_MANY])
+            rows.append([name, kind, f"{mass:.2f}", members + (", ..." if sink[_MANY:] else "")])
+        if sinks[_MANY:]:
+            rows.append([name, f"{len(sinks) - _MANY} more", "", ""])
+    return Table(
+        "Where best responses end",
+        ["read by", "sink", "alpha-rank", "model / attack"],
+        rows,
+        f"{sure} of {edges} best responses are certain: their gain's interval, at a level that "
+        "holds for all pairs at once, leaves out 0. A profile that no certain edge leaves is a "
+        "sink in that reading.",
+    )
+
+
+def _outcomes_table(found: GeneralSum) -> Table:
+    rows = [
+        [
+            each.name + ("" if each.attained else " (supremum)"),
+            str(each.defender),
+            str(each.attacker),
+        ]
+        for each in found.outcomes
+    ]
+    notes = ["Moves chosen on mean payoffs; payoffs ± 95 %"]
+    if found.degenerate:
+        notes.append("payoffs tie: equilibria come in continua, of which the corners are listed")
+    if found.refusal is not None:
+        notes.append(f"equilibria are not listed: {found.refusal}")
+    columns = ["outcome", "defender's payoff", "attacker's payoff"]
+    return Table("Where the game is not zero-sum", columns, rows, "; ".join(notes) + ".")
+
+
+def _numbers(estimate: Estimate | None, held_out: Estimate | None) -> dict[str, float | None]:
+    return {
+        "value": None if estimate is None else estimate.mean,
+        "half": None if estimate is None else estimate.half,
+        "held_out": None if held_out is None else held_out.mean,
+        "held_out_half": None if held_out is None else held_out.half,
+    }
+
+
+def _record(value: Value) -> dict[str, Any]:
+    bracket = value.bracket
+    return {
+        "symbol": value.protocol.symbol,
+        **vars(value.protocol),
+        **_numbers(value.estimate, value.unselected),
+        "certified": None if bracket is None else bracket[0].mean,
+        "attacked": None if bracket is None else bracket[1].mean,
+    }
+
+
+def _mixtures(
+    models: Sequence[str], attacks: Sequence[str], found: Sequence[Value]
+) -> list[dict[str, Any]]:
+    records = []
+    for value in found:
+        mixed = np.mean([each.models for each in value.solutions], axis=0)
+        shares = [("defender", name, share) for name, share in zip(models, mixed, strict=True)]
+        replies = [each.attacks for each in value.solutions if each.attacks is not None]
+        if replies and replies[0].shape[0] == 1:
+            mean = np.mean([reply[0] for reply in replies], axis=0)
+            shares += [("attacker", name, share) for name, share in zip(attacks, mean, strict=True)]
+        records += [
+            {
+                "symbol": value.protocol.symbol,
+                "protocol": str(value.protocol),
+                "player": player,
+                "move": name,
+                "probability": float(share),
+            }
+            for player, name, share in shares
+        ]
+    return records
+
+
+def _edges(found: ResponseGraph) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": one[0],
+            "attack": one[1],
+            "to_model": other[0],
+            "to_attack": other[1],
+            "player": edge["player"],
+            "gain": edge["gain"].mean,
+            "half": edge["gain"].half,
+            "level": found.level,
+            "certain": edge["certain"],
+        }
+        for one, other, edge in found.graph.edges(data=True)
+    ]

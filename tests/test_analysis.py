@@ -1,0 +1,90 @@
+"""The analysis that studies end with: what is printed, drawn and saved follows from the game."""
+
+import csv
+
+import numpy as np
+import pytest
+from test_empirical_values import PENNIES, game
+
+from arena.empirical.figures import knowledge_figure, response_figure
+from arena.empirical.game import EmpiricalGame
+from arena.empirical.protocol import AT_ONCE, DEFENDER_FIRST
+from arena.empirical.response_graph import response_graph
+from arena.empirical.values import values
+from arena.studies.analysis import analysis
+
+CYCLIC = game(np.eye(3)[:, :, None].repeat(6, 2))
+
+
+def test_a_table_says_what_the_values_say():
+    found = analysis([PENNIES])
+    rows = {row[1]: row for row in found.tables[0].rows}
+    assert rows["v"][0] == str(AT_ONCE) and rows["v"][2] == "-0.500 ± 0.000"
+    assert rows["V_DF"][2:4] == ["-1.000 ± 0.000", "-1.000 ± 0.000"]
+    prices = {row[0]: row[1:] for row in found.tables[1].rows}
+    assert prices["the order gap"][:3] == ["1.000 ± 0.000", "1.000 ± 0.000", "yes"]
+    gains = prices["what mixing gains against an attack an example"]
+    assert gains[0] == "0.500 ± 0.000"
+    (_, _, responses) = found.tables
+    assert [row[:3] for row in responses.rows] == [
+        ["all edges", "cycle of 4", "1.00"],
+        ["certain edges", "cycle of 4", "1.00"],
+    ]
+
+
+def test_a_game_that_is_not_zero_sum_has_its_outcomes():
+    cost = PENNIES.costs["defender"]
+    costs = {"defender": cost, "attacker": 0.1 - cost}
+    priced = EmpiricalGame(PENNIES.models, PENNIES.attacks, PENNIES.against, costs)
+    table = analysis([priced]).tables[-1]
+    assert table.title == "Where the game is not zero-sum"
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["equilibrium 1 of 1"] == ["-0.500 ± 0.000", "0.400 ± 0.000"]
+
+
+def test_records_and_figures_are_saved(tmp_path):
+    found = analysis([CYCLIC])
+    names = found.save(tmp_path)
+    assert sorted(names) == sorted(f"{name}.svg" for name in found.figures)
+    for name in found.figures:
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    with open(tmp_path / "values.csv", encoding="utf-8") as file:
+        lines = {line["symbol"]: line for line in csv.DictReader(file)}
+    assert float(lines["v"]["value"]) == pytest.approx(-1 / 3)
+    assert lines["V_K(0.5)"]["share"] == "0.5" and lines["v"]["order"] == "simultaneous"
+    with open(tmp_path / "mixtures.csv", encoding="utf-8") as file:
+        shares = [line for line in csv.DictReader(file) if line["symbol"] == "v"]
+    assert [float(line["probability"]) for line in shares] == pytest.approx([1 / 3] * 6)
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    analysis([CYCLIC]).save(tmp_path)
+    assert before == {name: (tmp_path / name).read_bytes() for name in names}
+
+
+def test_with_missing_cells_there_are_brackets_only():
+    cost = PENNIES.costs["defender"].copy()
+    cost[0, 1] = np.nan
+    holed = game(cost, missing={("m0", "a1"): "killed"})
+    found = analysis([holed], cells=(0, 1))
+    assert [table.title for table in found.tables] == ["Values by protocol", "Prices"]
+    assert found.tables[0].rows[2][2:] == ["", "", "[-1.000, -0.500]"]
+    assert set(found.figures) == {"values", "knowledge_curve"}
+    with pytest.raises(ValueError, match="killed"):
+        analysis([holed])
+
+
+def test_the_graph_shows_only_what_best_responses_lead_to():
+    cost = np.full((6, 6), 0.5) + 0.4 * np.eye(6)
+    cost[0] -= 0.2
+    cost[1] -= 0.1
+    graph = response_graph([game(cost[:, :, None].repeat(5, 2))])
+    (axes,) = response_figure(graph).axes
+    shown = {label.get_text() for label in axes.get_yticklabels()}
+    assert shown == {node[0] for node in graph.met}
+    arrows = [patch for patch in axes.patches if hasattr(patch, "get_arrowstyle")]
+    inner = graph.graph.subgraph(graph.met).number_of_edges()
+    assert len(arrows) == inner > 0
+
+
+def test_a_curve_is_of_probes():
+    with pytest.raises(ValueError, match="needs probes"):
+        knowledge_figure(values([PENNIES], [DEFENDER_FIRST], hold_out=False).values)
