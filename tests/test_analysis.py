@@ -68,8 +68,20 @@ def test_with_missing_cells_there_are_brackets_only():
     assert [table.title for table in found.tables] == ["Values by protocol", "Prices"]
     assert found.tables[0].rows[2][2:] == ["", "", "[-1.000, -0.500]"]
     assert set(found.figures) == {"values", "knowledge_curve"}
+
+
+def test_what_lacks_most_is_left_out_and_named():
+    cost = np.eye(3)[:, :, None].repeat(6, 2)
+    cost[2, :] = np.nan
+    cost[0, 1] = np.nan
+    why = dict.fromkeys((("m2", "a0"), ("m2", "a1"), ("m2", "a2"), ("m0", "a1")), "killed")
+    (table, *_) = analysis([CYCLIC, game(cost, missing=why)]).tables
+    assert "left out, for cells are missing: m2, a1" in table.note
+    # What is left: m0 breaks under a0, m1 under nothing.
+    assert {row[1]: row[2] for row in table.rows}["V_DF"] == "0.000 ± 0.000"
+    nothing = game(np.full((1, 1, 2), np.nan), missing={("m0", "a0"): "killed"})
     with pytest.raises(ValueError, match="killed"):
-        analysis([holed])
+        analysis([nothing])
 
 
 def test_the_graph_shows_only_what_best_responses_lead_to():

@@ -1,14 +1,18 @@
 """Moves that were made, as values: what meets in cross-play."""
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from arena.core import Classifier, Labelled, Strategy
+from arena.files import atomically
 from arena.log import read_checkpoint
 from arena.store import code, fingerprint
 
@@ -79,7 +83,47 @@ def standing(folder: Path, strategy: Strategy) -> tuple[Model, Crafted]:
     Raises:
         ValueError: If its checkpoint is damaged.
     """
-    state = read_checkpoint(folder)["state"]
+    return _moves(read_checkpoint(folder)["state"], strategy)
+
+
+def keep_moves(folder: Path, number: int, state: Mapping[str, Any]) -> None:
+    """Keeps the moves that stand at the end of a round, of an arena's `state_dict`."""
+    content = io.BytesIO()
+    torch.save({name: state[name] for name in ("standing", "ledgers")}, content)
+    path = _kept(folder, number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomically(path, content.getvalue())
+
+
+def kept_moves(folder: Path, number: int, strategy: Strategy) -> tuple[Model, Crafted]:
+    """The moves of a round of evasion that were kept.
+
+    Args:
+        folder: The match's.
+        number: Of the round.
+        strategy: Its defender's.
+
+    Raises:
+        ValueError: If they were not kept, or their file is damaged.
+    """
+    path = _kept(folder, number)
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds a round {number} whose moves were not kept; remove it to play anew"
+        )
+    try:
+        return _moves(torch.load(path, weights_only=True), strategy)
+    except Exception as error:  # whatever a damaged file makes the unpickler raise
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}); remove {folder} to play anew"
+        ) from None
+
+
+def _kept(folder: Path, number: int) -> Path:
+    return folder / "moves" / f"round-{number}.pt"
+
+
+def _moves(state: Mapping[str, Any], strategy: Strategy) -> tuple[Model, Crafted]:
     book = state["ledgers"]["attacker"]
     attack = Crafted(state["standing"]["attacker"]["x"], book["queries"], book["gradients"])
     return Model(strategy, state["standing"]["defender"]), attack

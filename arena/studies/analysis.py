@@ -61,7 +61,8 @@ def analysis(
 ) -> Analysis:
     """Values by protocol, prices, mixtures, the knowledge curve, best responses and equilibria.
 
-    Where cells are missing there are brackets of values only. Where the game is zero-sum all
+    Where cells are missing, the models and attacks that lack most are left out, and named, until
+    none is; or, with `cells`, all are kept and values bracketed. Where the game is zero-sum all
     equilibria are worth the same, v, and are not listed.
 
     Args:
@@ -69,16 +70,19 @@ def analysis(
         protocols: What is asked.
         answers: Labels [D, P] of the models by seed, for probes that ask for labels; None: whether
             they are right on the column `clean`.
-        cells: The least and the most that a missing cell may cost the defender; None refuses them.
+        cells: The least and the most that a missing cell may cost the defender; None: not stated.
         seed: Of the halves that are held out.
 
     Raises:
-        ValueError: As `values`.
+        ValueError: As `values`; if no cell is left.
         ArithmeticError: If a solver fails.
     """
+    left_out: list[str] = []
+    if cells is None:
+        games, left_out, answers = _complete(games, answers)
     found = values(games, protocols, answers, cells=cells, seed=seed)
     curve = values(games, [_glimpse(share) for share in SHARES], hold_out=False, cells=cells).values
-    tables = [_values_table(found, games)]
+    tables = [_values_table(found, games, left_out)]
     if found.prices:
         tables.append(_prices_table(found))
     figures = {"values": values_figure(found), "knowledge_curve": knowledge_figure(curve)}
@@ -127,7 +131,31 @@ def _spread(games: Sequence[EmpiricalGame]) -> str:
     return f"Student's t over {len(games)} seeds" if len(games) > 1 else "over examples"
 
 
-def _values_table(found: Values, games: Sequence[EmpiricalGame]) -> Table:
+def _complete(
+    games: Sequence[EmpiricalGame], answers: Sequence[ArrayLike] | None
+) -> tuple[list[EmpiricalGame], list[str], list[ArrayLike] | None]:
+    """The games without the models and attacks that lack most cells; the names of those."""
+    games, left_out = list(games), []
+    answers = None if answers is None else list(answers)
+    while lacking := {cell for game in games for cell in game.missing}:
+        models, attacks = games[0].models, games[0].attacks
+        shares = {m: sum(cell[0] == m for cell in lacking) / len(attacks) for m in models}
+        others = {a: sum(cell[1] == a for cell in lacking) / len(models) for a in attacks}
+        model, attack = max(shares, key=shares.__getitem__), max(others, key=others.__getitem__)
+        of_model = shares[model] >= others[attack]
+        keep_models = [m for m in models if not of_model or m != model]
+        keep_attacks = [a for a in attacks if of_model or a != attack]
+        if not keep_models or not keep_attacks:
+            games[0].payoffs("defender")  # names a missing cell
+            raise ValueError("no cell is there for every seed")
+        left_out.append(model if of_model else attack)
+        rows = [models.index(m) for m in keep_models]
+        games = [game.part(keep_models, keep_attacks) for game in games]
+        answers = None if answers is None else [np.asarray(each)[rows] for each in answers]
+    return games, left_out, answers
+
+
+def _values_table(found: Values, games: Sequence[EmpiricalGame], left_out: Sequence[str]) -> Table:
     rows = []
     for value in found.values:
         bracket = value.bracket
@@ -141,6 +169,8 @@ def _values_table(found: Values, games: Sequence[EmpiricalGame]) -> Table:
         notes.append("bracket: certified below, attacked above, but for sampling")
     if found.margin is not None:
         notes.append(f"no cell of a seed is off by more than {found.margin:.3f} with 95 %")
+    if left_out:
+        notes.append(f"left out, for cells are missing: {', '.join(left_out)}")
     if not found.zero_sum:
         notes.append("not zero-sum: values against an attacker who wants the defender's loss alone")
     columns = ["protocol", "value", "defender's payoff", "held out", "bracket"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from arena.arena import Arena
 from arena.core import MoveOrder, Player
+from arena.empirical.moves import keep_moves
 from arena.fields import Declared
 from arena.games.game import Game
 from arena.log import RunLog
@@ -60,8 +61,17 @@ class Played:
     fresh: int
 
 
-def play(setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None]) -> Played:
-    """Plays a match up to `rounds`, or goes on with one that was broken off; tells each line."""
+def play(
+    setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None], keep: bool = False
+) -> Played:
+    """Plays a match up to `rounds`, or goes on with one that was broken off; tells each line.
+
+    Args:
+        setup: The match.
+        rounds: How many in all.
+        tell: Called with each line.
+        keep: Whether to keep the moves of every round, not of the last one only.
+    """
     arena = setup.arena()
     config = {**setup.config, "order": str(setup.order), "seed": setup.seed}
     with RunLog(setup.folder, config, setup.hparams) as log:
@@ -72,7 +82,10 @@ def play(setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None]) -> P
             arena.load_state_dict(log.state)
         if found < rounds:
             for record in arena.play(rounds):
-                log.write(record, arena.state_dict())
+                state = arena.state_dict()
+                if keep:  # before the record, so that no round that is there lacks its moves
+                    keep_moves(setup.folder, record.round, state)
+                log.write(record, state)
                 tell(record.line())
         outcomes = {name: each[:rounds].numpy() for name, each in log.outcomes.items()}
         return Played(log.lines[:rounds], outcomes, max(rounds - found, 0))

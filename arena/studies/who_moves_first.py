@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena.core import MoveOrder
+from arena.empirical.cells import Cells
+from arena.empirical.crossplay import cross_play
+from arena.empirical.game import EmpiricalGame
+from arena.empirical.rounds import rounds_played
 from arena.estimate import Estimate, over_seeds
+from arena.events import Events
+from arena.executors.executor import Serial
 from arena.fields import Count
+from arena.games.evasion import EvasionBoard
 from arena.report import Page, Table, number, print_table, save_figure, save_study
+from arena.store import Store
+from arena.studies.analysis import analysis
 from arena.studies.progress import progress
 from arena.studies.study import Played, Setup, Study, play
 
@@ -30,7 +39,9 @@ class WhoMovesFirst(Study):
     """Plays the match under each order, over several seeds, and compares.
 
     Only the order differs, and so what each player sees when it moves. Averages are over all
-    rounds; intervals are Student's t over seeds, paired by seed for prices.
+    rounds; intervals are Student's t over seeds, paired by seed for prices. In the end all attacks
+    meet all models, those of other rounds and orders included, and the game of them is analysed:
+    its values say what who moves first is worth to players who choose among what was found.
 
     Attributes:
         rounds: Rounds a match.
@@ -50,18 +61,40 @@ class WhoMovesFirst(Study):
                     folder = setup.folder / name / f"seed-{seed}"
                     match = setup.variant(order, seed, folder)
                     label = f"{name.replace('_', ' ')}, seed {seed}"
-                    played[name].append(play(match, self.rounds, partial(tell, label)))
+                    kept = play(match, self.rounds, partial(tell, label), keep=True)
+                    played[name].append(kept)
         tables = [orders_table(played), prices_table(played)]
+        found = analysis(self._games(setup, played), seed=setup.seed)
+        tables += found.tables
         for table in tables:
             print_table(table)
-        figure = save_figure(error_figure(played), setup.folder, "error_by_round")
-        page = Page("Who moves first", tables, [figure])
-        report = save_study(setup.folder, page)
+        figures = [save_figure(error_figure(played), setup.folder, "error_by_round")]
+        figures += found.save(setup.folder)
+        events = Events(setup.folder)
+        for name in found.figures:
+            events.image(name, (setup.folder / f"{name}.png").read_bytes())
+        report = save_study(setup.folder, Page("Who moves first", tables, figures))
         if not sum(match.fresh for matches in played.values() for match in matches):
             print(f"{setup.folder} already held all {total} rounds; nothing was played.")
         print(f"Figure: {Path(setup.folder, 'error_by_round.png')}")
         print(f"Report: {report}")
         print(f"Events: tensorboard --logdir {setup.folder}")
+
+    def _games(self, setup: Setup, played: Mapping[str, list[Played]]) -> list[EmpiricalGame]:
+        """The cross-play of all rounds of all orders, a game a seed."""
+        store = setup.store or Store(setup.folder / "models")
+        plays = []
+        for k in range(self.seeds):
+            seed = setup.seed + k
+            matches = {
+                name.replace("_", " "): (setup.folder / name / f"seed-{seed}", kept[k].lines)
+                for name, kept in played.items()
+            }
+            board = setup.variant(setup.order, seed, setup.folder).arena().board
+            assert isinstance(board, EvasionBoard), "other games measure no errors"
+            strategy = setup.players["defender"].strategy
+            plays.append(rounds_played(board.scoring, strategy, matches))
+        return cross_play(plays, Cells(store.folder / "cells.sqlite"), Serial())
 
 
 def payoff(played: list[Played], player: str) -> list[np.ndarray[Any, Any]]:

@@ -1,0 +1,58 @@
+"""Cross-play of rounds: the diagonal is what was scored, the rest what would have been."""
+
+import numpy as np
+import pytest
+from small import ORDERS, attacker, defender, evasion, retrain
+
+from arena.empirical.cells import Cells
+from arena.empirical.crossplay import cross_play
+from arena.empirical.moves import keep_moves, kept_moves
+from arena.empirical.rounds import CLEAN, rounds_played
+from arena.executors.executor import Serial
+
+ROUNDS = 2
+STRATEGY = retrain()
+
+
+def matches(folder):
+    """Every order's match, its moves kept: the last board, and what each round cost and saw."""
+    found, costs, board = {}, {}, None
+    for order in ORDERS:
+        arena = evasion(attacker(), defender(STRATEGY), order)
+        lines = []
+        for record in arena.play(ROUNDS):
+            keep_moves(folder / order, record.round, arena.state_dict())
+            lines.append(record.line())
+            costs[f"{order}, round {record.round}"] = record.costs["defender"].numpy()
+        found[order], board = (folder / order, lines), arena.board
+    return board, found, costs
+
+
+def test_every_rounds_attack_meets_every_rounds_model(tmp_path):
+    board, found, costs = matches(tmp_path)
+    play = rounds_played(board.scoring, STRATEGY, found)
+    (game,) = cross_play([play], Cells(tmp_path / "cells.sqlite"), Serial())
+    assert game.models == tuple(costs)
+    assert game.attacks == (CLEAN, *costs)
+    for name, scored in costs.items():
+        d, a = game.models.index(name), game.attacks.index(name)
+        assert np.array_equal(game.costs["defender"][d, a], scored)
+    # The attacker who sees nothing has seen no round's model; who goes second, that of its round.
+    against = dict(zip(game.attacks, game.against, strict=True))
+    assert against[CLEAN] is None and against["attacker_first, round 0"] is None
+    assert against["attacker_first, round 1"] == "attacker_first, round 0"
+    assert against["simultaneous, round 1"] == "simultaneous, round 0"
+    assert against["defender_first, round 1"] == "defender_first, round 1"
+    # An attack fools the model it was crafted against more than clean inputs do.
+    d = game.models.index("defender_first, round 0")
+    a = game.attacks.index("defender_first, round 0")
+    assert game.costs["defender"][d, a].mean() > game.costs["defender"][d, 0].mean() + 0.3
+
+
+def test_moves_that_were_not_kept_are_missed(tmp_path):
+    with pytest.raises(ValueError, match="round 3 whose moves were not kept; remove it"):
+        kept_moves(tmp_path, 3, STRATEGY)
+    (tmp_path / "moves").mkdir()
+    (tmp_path / "moves" / "round-3.pt").write_bytes(b"torn")
+    with pytest.raises(ValueError, match=r"round-3.pt is damaged"):
+        kept_moves(tmp_path, 3, STRATEGY)
