@@ -19,6 +19,7 @@ CYCLIC = game(np.eye(3)[:, :, None].repeat(6, 2))
 def test_a_table_says_what_the_values_say():
     found = analysis([PENNIES])
     rows = {row[1]: row for row in found.tables[0].rows}
+    assert found.tables[0].columns[-1] == "held out"
     assert rows["v"][0] == str(AT_ONCE) and rows["v"][2] == "-0.500 ± 0.000"
     assert rows["V_DF"][2:4] == ["-1.000 ± 0.000", "-1.000 ± 0.000"]
     prices = {row[0]: row[1:] for row in found.tables[1].rows}

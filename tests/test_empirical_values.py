@@ -122,6 +122,13 @@ def test_missing_cells_are_refused_or_bracketed():
         values([holed], SET, cells=(1, 0))
 
 
+def test_models_that_no_attack_was_made_for_are_named():
+    assert values([PENNIES], SET).unattacked == ()
+    costs, names = PENNIES.costs, (PENNIES.models, PENNIES.attacks)
+    seen = EmpiricalGame(*names, (None, "m0"), costs)
+    assert values([seen], SET).unattacked == ("m1",)
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="no game"):
         values([])

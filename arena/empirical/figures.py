@@ -164,10 +164,12 @@ def response_figure(found: ResponseGraph) -> "Figure":
 
     sinks = {node for component in found.sinks() for node in component}
     for one, other, edge in graph.edges(data=True):
+        (x, y), (to_x, to_y) = place(one), place(other)
+        bend = 0.2 / max(1.0, (abs(x - to_x) + abs(y - to_y)) / 2)  # so that none leaves the axes
         arrow = FancyArrowPatch(
-            place(one),
-            place(other),
-            connectionstyle="arc3,rad=0.18",
+            (x, y),
+            (to_x, to_y),
+            connectionstyle=f"arc3,rad={bend:.4f}",
             arrowstyle="-|>",
             mutation_scale=12,
             shrinkA=11,

@@ -138,12 +138,16 @@ class Values:
         values: By protocol.
         zero_sum: Whether the attacker's payoffs are the negation of the defender's. If not, these
             are values against the worst attacker, who cares for nothing but the defender's loss.
+        unattacked: Models that no attack was crafted against, where attacks were against others.
+            To the attacker who sees such a model the game offers nothing made for it: what it is
+            worth when seen is an upper bound.
         margin: The Hoeffding margin at 95 % of one seed's cells, for costs in [0, 1]; None for
             others, whose range the costs found do not tell.
     """
 
     values: tuple[Value, ...]
     zero_sum: bool
+    unattacked: tuple[str, ...]
     margin: float | None
 
     def __getitem__(self, protocol: Protocol) -> Value:
@@ -224,8 +228,16 @@ def values(
     return Values(
         tuple(found),
         all(game.zero_sum for game in games),
+        _unattacked(games),
         margin(*size, least) if unit else None,
     )
+
+
+def _unattacked(games: Sequence[EmpiricalGame]) -> tuple[str, ...]:
+    attacked = {model for game in games for model in game.against if model is not None}
+    if not attacked:
+        return ()
+    return tuple(model for model in games[0].models if model not in attacked)
 
 
 def margin(models: int, attacks: int, examples: int, delta: float = 0.05) -> float:

@@ -1,7 +1,7 @@
 """What a payoff tensor says of the game: tables, figures and numbers that studies end with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SHARES = tuple(share / 10 for share in range(11))
 """Of the knowledge curve, from black box to white box."""
 
-_MANY = 8  # sinks that a table lists
+_MANY = 4  # sinks and profiles that a table lists
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,25 @@ def _values_table(found: Values, games: Sequence[EmpiricalGame], left_out: Seque
         notes.append("bracket: certified below, attacked above, but for sampling")
     if found.margin is not None:
         notes.append(f"no cell of a seed is off by more than {found.margin:.3f} with 95 %")
+    if found.unattacked:
+        notes.append(
+            f"no attack was crafted against {', '.join(found.unattacked)}: what these are worth to "
+            "a defender who goes first is an upper bound"
+        )
     if left_out:
         notes.append(f"left out, for cells are missing: {', '.join(left_out)}")
     if not found.zero_sum:
         notes.append("not zero-sum: values against an attacker who wants the defender's loss alone")
     columns = ["protocol", "value", "defender's payoff", "held out", "bracket"]
-    return Table("Values by protocol", columns, rows, "; ".join(notes) + ".")
+    return _without_empty(Table("Values by protocol", columns, rows, "; ".join(notes) + "."))
+
+
+def _without_empty(table: Table) -> Table:
+    """The table without its last columns, if nothing stands in them."""
+    width = len(table.columns)
+    while width > 1 and not any(row[width - 1] for row in table.rows):
+        width -= 1
+    return replace(table, columns=table.columns[:width], rows=[row[:width] for row in table.rows])
 
 
 def _prices_table(found: Values) -> Table:
@@ -184,13 +197,14 @@ def _prices_table(found: Values) -> Table:
         held_out = price.unselected
         told = "" if held_out is None else "yes" if held_out.low > 0 else "not shown"
         rows.append([price.name, _text(price.estimate), _text(held_out), told, bracket])
-    return Table(
+    table = Table(
         "Prices",
         ["", "price", "held out", "above 0", "bracket"],
         rows,
         "Differences of payoffs, paired by example. Never negative by construction: whether one is "
         "above 0 is read off the held-out difference.",
     )
+    return _without_empty(table)
 
 
 def _profile(profile: Profile) -> str:
@@ -200,13 +214,18 @@ def _profile(profile: Profile) -> str:
 def _responses_table(found: ResponseGraph) -> Table:
     rows = []
     sure, edges = found.certain.number_of_edges(), found.graph.number_of_edges()
+
+    def mass(sink: Sequence[Profile]) -> float:
+        return sum(float(found.graph.nodes[node]["mass"]) for node in sink)
+
     for name, certain in (("all edges", False), ("certain edges", True)):
-        sinks = found.sinks(certain)
+        sinks = sorted(found.sinks(certain), key=mass, reverse=True)
         for sink in sinks[:_MANY]:
             kind = "equilibrium" if len(sink) == 1 else f"cycle of {len(sink)}"
-            mass = sum(found.graph.nodes[node]["mass"] for node in sink)
             members = ", ".join(_profile(node) for node in sink[:_MANY])
-            rows.append([name, kind, f"{mass:.2f}", members + (", ..." if sink[_MANY:] else "")])
+            rows.append(
+                [name, kind, f"{mass(sink):.2f}", members + (", ..." * (len(sink) > _MANY))]
+            )
         if sinks[_MANY:]:
             rows.append([name, f"{len(sinks) - _MANY} more", "", ""])
     return Table(
@@ -214,8 +233,8 @@ def _responses_table(found: ResponseGraph) -> Table:
         ["read by", "sink", "alpha-rank", "model / attack"],
         rows,
         f"{sure} of {edges} best responses are certain: their gain's interval, at a level that "
-        "holds for all pairs at once, leaves out 0. A profile that no certain edge leaves is a "
-        "sink in that reading.",
+        "holds for all pairs at once, leaves out 0. In the reading of certain edges a profile that "
+        "no certain edge leaves counts as an equilibrium.",
     )
 
 
