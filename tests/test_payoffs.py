@@ -127,11 +127,15 @@ def test_tables_and_figures_are_there(ran):
         "Attacks that see no defender",
         "FGSM, crafted against",
         "Square, crafted against",
+        "Values by protocol",
+        "Prices",
+        "Where best responses end",
     ]
+    assert "left out, for cells are missing: too fast" in tables[3]["note"]
     assert tables[1]["columns"] == ["played on", "plain", "too fast"]
     assert [row[0] for row in tables[1]["rows"]] == ["plain", "longer", "too fast"]
     assert tables[1]["rows"][0][2] == "missing" and "±" in tables[1]["rows"][0][1]
-    for name in ("payoffs.svg", "payoffs.png", "report.html"):
+    for name in ("payoffs.svg", "payoffs.png", "values.svg", "values.csv", "report.html"):
         assert (ran / "run" / name).is_file()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from arena.empirical.cells import Cells
 from arena.empirical.crossplay import cross_play
 from arena.empirical.game import PLAYERS, EmpiricalGame
+from arena.empirical.protocol import STANDARD, Protocol
 from arena.empirical.saved import save
 from arena.estimate import Estimate, over_seeds
 from arena.events import Events
@@ -19,8 +20,9 @@ from arena.executors.processes import Processes
 from arena.fields import Count
 from arena.files import atomically
 from arena.games.evasion import Evasion
-from arena.report import Page, Table, print_table, save_figure, save_study
+from arena.report import Page, Table, print_table, save_figure, save_records, save_study
 from arena.store import Store
+from arena.studies.analysis import analysis
 from arena.studies.moves import Column, Roster
 from arena.studies.roster import Attack, Defense
 from arena.studies.study import Setup, Study
@@ -44,6 +46,9 @@ class Payoffs(Study):
         defenses: By name, in the tables' order.
         attacks: By name, likewise.
         seeds: Games, counted from the configured seed: deals, models and attacks of their own.
+        protocol: The one protocol that values are asked for; None: the usual ones, side by side.
+        cells: The least and the most that a cell can cost the defender. Values are then bracketed
+            where cells are missing; None leaves out the models and attacks that lack them.
         executor: What plays matches and cells.
 
     Raises:
@@ -54,6 +59,8 @@ class Payoffs(Study):
     defenses: Mapping[str, Defense]
     attacks: Mapping[str, Attack]
     seeds: Count = 1
+    protocol: Protocol | None = None
+    cells: tuple[float, float] | None = None
     executor: Executor = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
@@ -89,6 +96,16 @@ class Payoffs(Study):
         atomically(setup.folder / "payoffs.csv", as_csv(games).encode())
         tables = payoff_tables(games, self.roster.columns)
         figures = {"payoffs": heat_map(games)}
+        protocols = STANDARD if self.protocol is None else (self.protocol,)
+        try:
+            found = analysis(games, protocols, cells=self.cells, seed=setup.seed)
+        except ValueError as error:  # too little was played; what was is still shown
+            print(f"No analysis: {error}")
+        else:
+            tables += found.tables
+            figures |= found.figures
+            for name, records in found.records.items():
+                save_records(records, setup.folder, name)
         for table in tables:
             print_table(table)
         shown = [save_figure(figure, setup.folder, name) for name, figure in figures.items()]
