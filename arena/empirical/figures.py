@@ -145,8 +145,8 @@ def response_figure(found: ResponseGraph) -> "Figure":
     """The best-response graph on the payoff matrix: models down, attacks across.
 
     Vertical arrows are the defender's changes, horizontal ones the attacker's; dashed ones may be
-    chance. Circles are as large as alpha-rank's mass; sinks are filled. Profiles that no best
-    response leads to are left out.
+    chance. Circles are as large as alpha-rank's mass; sinks are filled. Profiles that play leaves
+    within two changes and does not come back to are left out.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -155,7 +155,7 @@ def response_figure(found: ResponseGraph) -> "Figure":
     graph = found.graph.subgraph(found.met)
     rows = [model for model in _ordered(found, 0) if any(node[0] == model for node in graph)]
     columns = [attack for attack in _ordered(found, 1) if any(node[1] == attack for node in graph)]
-    size = 3.4 + 0.95 * len(columns), 2.4 + 0.75 * len(rows)
+    size = 3.4 + min(0.95 * len(columns), 12), 2.4 + 0.75 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
 

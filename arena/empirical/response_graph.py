@@ -74,12 +74,13 @@ class ResponseGraph:
 
     @property
     def met(self) -> tuple[Profile, ...]:
-        """The profiles that some best response leads to, or that have none better."""
-        return tuple(
-            node
-            for node in self.graph
-            if self.graph.in_degree(node) or not self.graph.out_degree(node)
-        )
+        """The profiles that two best responses in a row lead to, or that have none better.
+
+        Play from anywhere stays among these from its second change on.
+        """
+        once = {other for _, other in self.graph.edges}
+        twice = {other for one, other in self.graph.edges if one in once}
+        return tuple(n for n in self.graph if n in twice or not self.graph.out_degree(n))
 
 
 def response_graph(games: Sequence[EmpiricalGame], level: float = 0.95) -> ResponseGraph:
