@@ -27,7 +27,9 @@ def rounds_played(
     """The moves of all rounds of all matches, named `MATCH, round N`, and clean inputs.
 
     An attack was crafted against the model that its attacker saw in that round; against none if it
-    saw none, or an opening, which is no round's.
+    saw none, or an opening, which is no round's. A model that nobody attacked, as the last one of a
+    match in which the defender moves second, is left out: among models that were, it would look
+    strong. Where no attacker sees a model, all stay.
 
     Args:
         scoring: Of the board on which all matches were played.
@@ -50,6 +52,8 @@ def rounds_played(
             seen = line["saw"].get("attacker", {}).get("defender", -1)
             if seen >= 0:
                 against[_named(name, number)] = _named(name, seen)
+    if against:
+        models = {name: model for name, model in models.items() if name in against.values()}
     return CrossPlay(scoring, models, attacks, against)
 
 
