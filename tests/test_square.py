@@ -224,9 +224,34 @@ def test_a_bump_takes_over_the_length_of_another_window():
         torch.testing.assert_close(space.size(given, step), torch.full((50,), 0.1))
     assert (best != given).all()
     emptied = (x == given).all(1).flatten(1).sum(1)
-    changed = (x != best).any(1).flatten(1).sum(1)
+    changed = ((x - best).abs() > 1e-6).any(1).flatten(1).sum(1)  # the rest rounds
     assert (emptied <= 9).all() and (emptied == 9).any() and (emptied > 0).sum() > 40
     assert (changed == emptied + 9).all()
+
+
+def test_what_the_box_cuts_of_a_displacement_others_make_good():
+    """Half of the values cannot fall: without the rest they would leave eps / sqrt(2) of it."""
+    given = torch.full((50, 1, 10, 10), 0.5)
+    given[..., ::2] = 0.0
+    space, key, at = L2(0.1), chance.keys(0, 50), torch.arange(50)
+    moves = _Bumps(space, given)
+    best = moves.start(at, key)
+    for x in (best, moves.move(at, best, key, 0.2)):
+        assert space.contains(given, x).all()
+        torch.testing.assert_close(space.size(given, x), torch.full((50,), 0.1))
+
+
+def test_windows_stay_large_in_l2_alone_unless_told_otherwise():
+    """With few steps the schedule of 10,000 is at its beginning; scaled, at its end."""
+    model = linear((1, 8, 8), seed=7)
+    x, y = inputs(model, (1, 8, 8))
+    for space, default in ((Linf(0.01), True), (L2(0.01), False), (L1(0.01), True)):
+        outputs = {
+            rescale: play(scored(Square(60, rescale=rescale), model, x, y, space)[0])
+            for rescale in (None, True, False)
+        }
+        assert torch.equal(outputs[None], outputs[default])
+        assert not torch.equal(outputs[None], outputs[not default])
 
 
 def test_the_l2_search_keeps_its_length():

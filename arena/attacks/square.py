@@ -24,6 +24,14 @@ What the projection takes off is what makes them sparse. The published code has 
 channels here, which on gray images takes off nothing.
 """
 
+FILL = 4.0
+"""Length in units of eps, of displacements proposed in L2 before the projection.
+
+The box cuts half of every bump where an input lies at its side, as most of a digit's pixels do.
+From this far the projection gives what the box takes to pixels that have room, up to so many times
+what they were to move by. The published code cuts, and moves by less than eps.
+"""
+
 
 @dataclass(frozen=True)
 class Square(ScoreSearch):
@@ -40,20 +48,21 @@ class Square(ScoreSearch):
     where the paper has the margin; windows reach the last row and column, which the published code
     never does after the stripes; an L-inf draw that would change nothing is turned around; the
     first bumps of L2 and L1 tile all of the plane; in L1 bumps are proposed beyond the ball by
-    `OVERSHOOT`. At most `steps + 1` queries an example.
+    `OVERSHOOT`, and in L2 whole displacements by `FILL`. At most `steps + 1` queries an example.
 
     Attributes:
         steps: Displacements tried, the starting one included.
         p_init: Share of the plane that the first window covers; halved as in the paper, with its
             schedule for 10 000 steps.
         rescale: Scale that schedule to `steps` (not to the budget: whoever has fewer queries sees
-            the first part of the same search). Small windows soon are better in L-inf; in L2 with
-            few steps large windows for longer are, as AutoAttack has it: false.
+            the first part of the same search). None: as was measured to find more, with 500 and
+            1000 steps: in L-inf and L1, where small windows soon do, but not in L2, where large
+            windows for long do.
     """
 
     steps: Count = 1000
     p_init: Share = 0.8
-    rescale: bool = True
+    rescale: bool | None = None
 
     def space(self, player: Player) -> Linf | L2 | L1:
         """The player's space; ValueError if it is no such ball, or the cost has no surrogate."""
@@ -68,13 +77,14 @@ class Square(ScoreSearch):
         """Offers the start, then a move of what is held at each step."""
         space, given = self.space(player), search.given
         moves = _Squares(space, given) if isinstance(space, Linf) else _Bumps(space, given)
+        rescale = not isinstance(space, L2) if self.rescale is None else self.rescale
+        whole = self.steps if rescale else 10_000
         for step, on in search.steps(self.steps):
             key = chance.fold(search.keys[on], step)
             if step == 0:
                 # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
                 search.offer(on, moves.start(on, key), always=True)
             else:
-                whole = self.steps if self.rescale else 10_000
                 p = self.p_init / 2 ** bisect_left(HALVINGS, step / whole)
                 search.offer(on, moves.move(on, search.x[on], key, p))
 
@@ -113,13 +123,14 @@ class _Squares:
 class _Bumps:
     """Algorithm 3: `given` [B, C, H, W] is displaced by eps, more and more of it in a few bumps.
 
-    In L1 lengths are sums, and what is proposed lies `OVERSHOOT` times as far as it may: its
-    projection is sparse (2103.01208, section 5).
+    In L1 lengths are sums, and the bumps that are proposed are `OVERSHOOT` times as long as they
+    may be: their projection is sparse (2103.01208, section 5).
     """
 
     def __init__(self, space: L2 | L1, given: Tensor) -> None:
         self.space, self.given = space, given
-        self.order, self.far = (1, OVERSHOOT) if isinstance(space, L1) else (2, 1.0)
+        sums = isinstance(space, L1)
+        self.order, self.bump, self.whole = (1, OVERSHOOT, 1.0) if sums else (2, 1.0, FILL)
 
     def start(self, at: Tensor, key: Tensor) -> Tensor:
         """Bumps on a grid of (about) five by five cells, a sign for each cell and channel."""
@@ -132,7 +143,7 @@ class _Bumps:
         heads = _heads(chance.fold(key, 1), (c, *cells))[:, :, row // h][:, :, :, column // w]
         bump = _bumps(h, w).to(key.device)[turned, row[:, None] % h, column % w][:, None]
         delta = torch.where(heads, bump, -bump)
-        return self._landed(at, self.far * self.space.eps * _unit(delta, (1, 2, 3), self.order))
+        return self._landed(at, self.bump * self.space.eps * _unit(delta, (1, 2, 3), self.order))
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A bump is added to one window, which takes over the length of another."""
@@ -149,13 +160,13 @@ class _Bumps:
         share = delta.abs() ** self.order  # of eps ** order
         left = self.space.eps**self.order - share.sum((1, 2, 3), keepdim=True)
         both = (share * (taker | giver)).sum((2, 3), keepdim=True)
-        length = self.far * (both + left.clamp(min=0) / best.shape[1]) ** (1 / self.order)
+        length = self.bump * (both + left.clamp(min=0) / best.shape[1]) ** (1 / self.order)
         mixed = torch.where(heads, bump, -bump) + _unit(delta * taker, (2, 3), self.order)
         delta = torch.where(taker, length * _unit(mixed, (2, 3), self.order), delta * ~giver)
         return self._landed(at, delta)
 
     def _landed(self, at: Tensor, delta: Tensor) -> Tensor:
-        return self.space.project(self.given[at], self.given[at] + delta)
+        return self.space.project(self.given[at], self.given[at] + self.whole * delta)
 
 
 def _heads(key: Tensor, shape: tuple[int, ...]) -> Tensor:
