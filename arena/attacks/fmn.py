@@ -30,13 +30,13 @@ class FMN(MinimumNorm):
 
     Attributes:
         step: The first step's length; the last's is a hundredth.
-        gamma: The first change of the radius; the last is a fiftieth. In L2 and L0 0.2 with a step
-            of 2 was measured to come nearer than the paper's, which are the defaults.
+        gamma: The first change of the radius; the last is a fiftieth. With the paper's step of
+            1 and gamma of 0.05 the mean mistake was measured to be farther away, in every norm.
     """
 
     steps: Count = 99
-    step: Positive = 1.0
-    gamma: Share = 0.05
+    step: Positive = 2.0
+    gamma: Share = 0.2
 
     def begin(self, search: Search, walks: Walks) -> None:
         """At the input, in a ball without end; in L0, of one feature."""
