@@ -19,11 +19,11 @@ class EstimatedDescent(ScoreSearch):
     """Steps against estimated gradients, projected; how to probe and to step is the subclass's.
 
     The estimate of an example at z is the mean over pairs of probes, z + d u and z - d u, of
-    (f(z + d u) - f(z - d u)) / 2 d u, where f is the surrogate of the player's cost and d is
-    `probe` times the box's width. The walk starts at the given input; every point that it comes to
-    is asked about, and the best is played. An example leaves also when fewer than three queries are
-    left, a pair and a step. With fewer than it wants, it estimates from the pairs it can pay for.
-    At most `1 + steps * (2 * pairs + 1)` queries an example.
+    (f(z + d u) - f(z - d u)) / 2 d u, where f is the search's `guide` and d is `probe` times the
+    box's width. The walk starts at the given input; every point that it comes to is asked about,
+    and the best is played. An example leaves also when fewer than three queries are left, a pair
+    and a step. With fewer than it wants, it estimates from the pairs it can pay for. At most
+    `1 + steps * (2 * pairs + 1)` queries an example.
 
     Probes are clipped to the box, not to the ball, and are not played. A pair with scores that
     are not finite counts as a difference of zero. Dividing by the probe makes much of the last bit
@@ -74,7 +74,7 @@ class EstimatedDescent(ScoreSearch):
     def _estimate(
         self, search: Scored, space: Perturbations, on: Tensor, x: Tensor, key: Tensor
     ) -> Tensor:
-        """The gradient [n, ...] of the surrogate at `x` [n, ...].
+        """The gradient [n, ...] of the guide at `x` [n, ...].
 
         Probes are asked for together as the batch size allows, and added up one after the other,
         which keeps their order.

@@ -1,14 +1,14 @@
 """What score-guided searches share: what an answer is worth, who still stands, what is held."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from arena.core import Perturbations, Player, Strategy, Turn, decide
+from arena.core import Cost, Perturbations, Player, Strategy, Turn, decide
 from arena.knowledge import INVALID, REFUSED, ScoreView, View
 
 
@@ -30,11 +30,18 @@ class ScoreSearch(Strategy):
         """The best inputs found, [B, ...]."""
 
         def best(rows: Tensor) -> Tensor:
-            search = Scored(turn, rows)
+            search = Scored(turn, rows, self.guide)
             self.run(search, turn.player)
             return search.played
 
         return turn.each_batch(best)
+
+    def guide(self, cost: Cost, scores: Tensor, y: Tensor, classes: int) -> Tensor:
+        """What tells `scores` [n, K] of equal cost apart, [n], low being good.
+
+        The surrogate of the cost, unless a method's paper says otherwise.
+        """
+        return cost.surrogate(scores, y, classes)
 
     @abstractmethod
     def space(self, player: Player) -> Perturbations:
@@ -52,9 +59,9 @@ class ScoreSearch(Strategy):
 class Scored:
     """A search of b examples, `rows` of the turn's data; `at` are places in it (0 .. b - 1).
 
-    An input is worth the cost of its answer and, at equal cost, the surrogate of its scores
-    (`guide`), low being good. Scores that are not finite are no mistake, and no guide. The given
-    inputs are asked about first.
+    An input is worth the cost of its answer and, at equal cost, the method's `guide`, low being
+    good. Scores that are not finite are no mistake, and no guide. The given inputs are asked about
+    first.
 
     Attributes:
         given: The inputs as dealt, [b, C, H, W]: the last two axes are the plane and those before
@@ -63,12 +70,15 @@ class Scored:
         keys: A random key [b] for each.
     """
 
-    def __init__(self, turn: Turn, rows: Tensor) -> None:
+    def __init__(
+        self, turn: Turn, rows: Tensor, guide: Callable[[Cost, Tensor, Tensor, int], Tensor]
+    ) -> None:
         self.view, self.rows, self.batch_size = (
             turn.see("defender", ScoreView),
             rows,
             turn.batch_size,
         )
+        self.guided = guide
         self.goal, self.classes, self.shape = turn.player.cost, turn.data.classes, turn.data.shape
         self.y, self.keys = turn.data.y[rows], turn.keys[rows]
         height, width = (1, 1, *self.shape)[-2:]
@@ -93,7 +103,7 @@ class Scored:
         label, y = decide(scores, self.classes), self.y[at]
         lost = label == INVALID
         cost = self.goal.answered(torch.where(lost, y, label), y)
-        guide = self.goal.surrogate(scores, y, self.classes)
+        guide = self.guided(self.goal, scores, y, self.classes)
         return cost, torch.where(lost | guide.isnan(), float("inf"), guide)
 
     def steps(self, most: int, queries: int = 1) -> Iterator[tuple[int, Tensor]]:

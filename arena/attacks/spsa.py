@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
+from arena.attacks import losses
 from arena.attacks.estimated import EstimatedDescent
-from arena.core import Perturbations
+from arena.core import Cost, Perturbations
 from arena.fields import Count, Positive
 
 
@@ -16,9 +17,9 @@ from arena.fields import Count, Positive
 class SPSA(EstimatedDescent):
     """Uesato et al. 2018 (1802.05666), Algorithm 1, with Adam (1412.6980) and projected.
 
-    Differs from the paper: the objective is the surrogate of the player's cost where the paper has
-    the margin of logits; the space may be any ball; probes are clipped to the box; the best point
-    is played, not the last. Which queries are made is said at `EstimatedDescent`.
+    The objective is the margin of logits between answers that lose and that win by the player's
+    cost. Differs from the paper: the space may be any ball; probes are clipped to the box; the best
+    point is played, not the last. Which queries are made is said at `EstimatedDescent`.
 
     Attributes:
         steps: Estimates and steps per example.
@@ -33,6 +34,11 @@ class SPSA(EstimatedDescent):
     step: Positive = 0.01
 
     moments: ClassVar[int] = 2
+
+    def guide(self, cost: Cost, scores: Tensor, y: Tensor, classes: int) -> Tensor:
+        """The margin, [n]: the same of logits and of their log-softmax."""
+        prices = losses.prices(cost, y, scores.shape[1], classes)
+        return losses.margin(scores, losses.winning(prices))
 
     def directions(self, key: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Rademacher: every entry is plus or minus one."""
