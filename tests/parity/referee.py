@@ -11,17 +11,20 @@ from arena.knowledge import Knowledge, Ledger, WhiteBox
 ROUNDING = 1e-6
 
 
-def turn_of(strategy, model, data, space):
-    """The turn of an attacker who moves last, against a model as a white box."""
+def turn_of(strategy, model, data, space, queries=None):
+    """The turn of an attacker who moves last, against a model as a white box.
+
+    Its probes (not its passes) are at most `queries` an example.
+    """
     player = attacker(strategy, Knowledge.white_box(), space)
     strategy.check(player)
-    view = WhiteBox("defender", player.knowledge, {}, model, Ledger(len(data), None))
+    view = WhiteBox("defender", player.knowledge, {}, model, Ledger(len(data), queries))
     return Turn(player, 0, data, None, None, 0, len(data), lambda opponent, kind: view, True)
 
 
-def ours(strategy, model, data, space):
+def ours(strategy, model, data, space, queries=None):
     """What a strategy of ours plays; it must be legal."""
-    x = strategy.respond(turn_of(strategy, model, data, space))
+    x = strategy.respond(turn_of(strategy, model, data, space, queries))
     assert space.contains(data.x, x).all()
     return x
 

@@ -1,11 +1,13 @@
-"""The reference implementations behind two signatures, each with the settings it is compared at.
+"""The reference implementations behind three signatures, each with the settings it is compared at.
 
     WITHIN    (model, x, y, eps) -> x', the best that the library finds in a ball
+    ASKING    the same from scores or labels alone
     MINIMUM   (model, x, y) -> x', the nearest mistake that it finds
 
 `model` is a frozen module, `x` [B, C, H, W] in [0, 1]; names end in the ball's (or the size's)
 norm. Passes and steps are those of the papers where they are affordable, and the same for all
-libraries. Nothing here imports a library before it is called: several take seconds.
+libraries. What `ASKING` gives may lie outside the ball, where it counts as not found. Nothing here
+imports a library before it is called: several take seconds.
 """
 
 import sys
@@ -24,6 +26,19 @@ LIBRARIES = ("foolbox", "torchattacks", "art", "pyautoattack", "adv_lib", "cleve
 def installed(name):
     """Whether the library that a reference's name begins with is there."""
     return find_spec(name.split(":")[0]) is not None
+
+
+class Asked(torch.nn.Module):
+    """A model that counts what it is asked, in float32 whatever it is asked in."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.queries = model, 0
+        self.eval()
+
+    def forward(self, x):
+        self.queries += len(x)
+        return self.model(x.float())
 
 
 def called(reference, seed, model, x, *arguments):
@@ -88,11 +103,35 @@ def foolbox(name, **options):
     return attack
 
 
+def foolbox_walk(name, **options):
+    """A walk from a mistake by its class's name, begun at uniform noise as ours is.
+
+    Left to itself it gives up the whole batch where noise is the right answer to one of its inputs.
+    """
+
+    def attack(model, x, y, eps):
+        from foolbox import PyTorchModel, attacks
+
+        start, able = x.clone(), torch.zeros(len(x), dtype=torch.bool)
+        for _ in range(NOISE):
+            noise = torch.rand_like(x)
+            fits = ~able & (model(noise).argmax(1) != y)
+            start[fits], able = noise[fits], able | fits
+            if able.all():
+                break
+        wrapped = PyTorchModel(model, bounds=(0, 1), device=x.device)
+        made, found = getattr(attacks, name)(**options), x.clone()
+        found[able] = made.run(wrapped, x[able], y[able], starting_points=start[able])
+        return found
+
+    return attack
+
+
 # --- ART ------------------------------------------------------------------------------------
 
 
-def art(name, step=None, **options):
-    """An attack by its class's name; `step` is a share of eps."""
+def art(name, step=None, takes_eps=True, probabilities=False, **options):
+    """An attack by its class's name; `step` is a share of eps. Some see probabilities."""
 
     def attack(model, x, y, eps):
         from art.attacks import evasion
@@ -101,7 +140,7 @@ def art(name, step=None, **options):
         with torch.no_grad():
             classes = model(x[:1]).shape[1]
         classifier = PyTorchClassifier(
-            model,
+            torch.nn.Sequential(model, torch.nn.Softmax(1)) if probabilities else model,
             loss=torch.nn.CrossEntropyLoss(),
             input_shape=tuple(x.shape[1:]),
             nb_classes=classes,
@@ -109,8 +148,10 @@ def art(name, step=None, **options):
             device_type=x.device.type,
         )
         more = {"eps_step": step * eps} if step else {}
-        made = getattr(evasion, name)(classifier, eps=eps, **options, **more)
-        return torch.from_numpy(made.generate(x.cpu().numpy(), y=y.cpu().numpy())).to(x.device)
+        more |= {"eps": eps} if takes_eps else {}
+        made = getattr(evasion, name)(classifier, **options, **more)
+        truth = torch.nn.functional.one_hot(y, classes).cpu().numpy()
+        return torch.from_numpy(made.generate(x.cpu().numpy(), y=truth)).to(x.device)
 
     return attack
 
@@ -165,6 +206,9 @@ def cleverhans_carlini(**options):
 
 INF = float("inf")
 
+NOISE = 100
+"""Inputs of uniform noise that a walk from a mistake may try."""
+
 WITHIN = {
     # PGD: 40 steps of eps / 10 from a random start.
     "torchattacks:pgd-linf": torchattacks("PGD", step=0.1, steps=40),
@@ -194,6 +238,7 @@ WITHIN = {
     "pyautoattack:fab-t-linf": autoattack("fab-t"),
     # Square: the paper's 5000 queries are minutes; 500 tell as much here.
     "pyautoattack:square-linf": autoattack("square", square__n_queries=500),
+    "pyautoattack:square-l2": autoattack("square", norm="L2", square__n_queries=500),
     "pyautoattack:square-l1": autoattack("square", norm="L1", square__n_queries=500),
     # It rescales the schedule of window sizes unless told not to, unlike AutoAttack.
     "torchattacks:square-linf": torchattacks("Square", n_queries=500),
@@ -220,6 +265,8 @@ MINIMUM = {
     "foolbox:fmn-l1": foolbox("L1FMNAttack", steps=100),
     "foolbox:fmn-l2": foolbox("L2FMNAttack", steps=100),
     "foolbox:fmn-linf": foolbox("LInfFMNAttack", steps=100),
+    # sigma-zero: 100 steps.
+    "adv_lib:sigma-zero-l0": adv_lib("sigma_zero", num_steps=100),
     # EAD: 5 constants of 100 steps each, judged by L1.
     "foolbox:ead-l1": foolbox("EADAttack", steps=100, decision_rule="L1", **CARLINI),
     "torchattacks:ead-l1": torchattacks("EADL1", takes_eps=False, max_iterations=100, **CARLINI),
@@ -228,4 +275,24 @@ MINIMUM = {
     "adv_lib:deepfool-linf": adv_lib("df", norm=INF, steps=50),
     "foolbox:deepfool-l2": foolbox("L2DeepFoolAttack", steps=50),
     "foolbox:deepfool-linf": foolbox("LinfDeepFoolAttack", steps=50),
+}
+
+ASKING = {
+    # SPSA: 20 steps of 25 pairs. They ask as much of who is fooled already.
+    "torchattacks:spsa-linf": torchattacks("SPSA", nb_iter=20, nb_sample=25, lr=0.02),
+    # SimBA: 250 pixels, two queries each; a pixel moves by 0.4, as a fifth of eps does ours.
+    "art:simba-l2": art(
+        "SimBA",
+        takes_eps=False,
+        probabilities=True,
+        attack="px",
+        epsilon=0.4,
+        max_iter=250,
+        verbose=False,
+    ),
+    # Five estimates of 100 to 224 queries; bisections beside them.
+    "art:hopskipjump-l2": art("HopSkipJump", takes_eps=False, norm=2, max_iter=5, verbose=False),
+    "foolbox:hopskipjump-l2": foolbox_walk("HopSkipJumpAttack", steps=5),
+    # A step a query, and one of ten steps another.
+    "foolbox:boundary-l2": foolbox_walk("BoundaryAttack", steps=1000),
 }

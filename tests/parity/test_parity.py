@@ -2,11 +2,12 @@
 
 import pytest
 from referee import distances, nearest, ours, robust
-from references import MINIMUM, WITHIN, called, installed
+from references import ASKING, MINIMUM, WITHIN, Asked, called, installed
 
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.apgd import APGD
 from arena.attacks.apgd_l1 import APGDL1
+from arena.attacks.boundary import Boundary
 from arena.attacks.carlini_wagner import CarliniWagner
 from arena.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from arena.attacks.ddn import DDN
@@ -14,7 +15,11 @@ from arena.attacks.deepfool import DeepFool
 from arena.attacks.ead import EAD
 from arena.attacks.fab import FAB
 from arena.attacks.fmn import FMN
+from arena.attacks.hopskipjump import HopSkipJump
 from arena.attacks.pgd import PGD
+from arena.attacks.sigma_zero import SigmaZero
+from arena.attacks.simba import SimBA
+from arena.attacks.spsa import SPSA
 from arena.attacks.square import Square
 from arena.attacks.worst_case import WorstCase
 
@@ -38,22 +43,31 @@ BALLS = [
     (FAB(100), ("pyautoattack:fab-l2",), L2(2.0), 200),
     (FAB(100), ("pyautoattack:fab-l1",), L1(12.0), 200),
     (SQUARE_500, ("pyautoattack:square-linf", "torchattacks:square-linf"), Linf(0.2), 200),
+    (SQUARE_500, ("pyautoattack:square-l2",), L2(2.0), 200),
     (SQUARE_500, ("pyautoattack:square-l1",), L1(12.0), 200),
-    (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 100),
+    (AUTOATTACK, ("pyautoattack:standard-linf",), Linf(0.2), 150),
 ]
 # The same for minimum norms: a space of radius 0, so that ours does not end within it.
 NORMS = [
-    (CarliniWagner(), ("adv_lib:cw-l2", "foolbox:cw-l2", "cleverhans:cw-l2"), L2(0.0), 50),
-    (CarliniWagnerLinf(), ("adv_lib:cw-linf",), Linf(0.0), 30),
+    (CarliniWagner(), ("adv_lib:cw-l2", "foolbox:cw-l2", "cleverhans:cw-l2"), L2(0.0), 100),
+    (CarliniWagnerLinf(), ("adv_lib:cw-linf",), Linf(0.0), 60),
     (DDN(), ("adv_lib:ddn-l2", "foolbox:ddn-l2"), L2(0.0), 200),
-    # Larger balls at first: with the paper's gamma it ends behind in L2 on one model, in L0 on two.
-    (FMN(step=2.0, gamma=0.2), ("adv_lib:fmn-l2", "foolbox:fmn-l2"), L2(0.0), 200),
+    (FMN(), ("adv_lib:fmn-l2", "foolbox:fmn-l2"), L2(0.0), 200),
     (FMN(), ("adv_lib:fmn-l1", "foolbox:fmn-l1"), L1(0.0), 200),
     (FMN(), ("adv_lib:fmn-linf", "foolbox:fmn-linf"), Linf(0.0), 200),
-    (FMN(step=2.0, gamma=0.2), ("adv_lib:fmn-l0", "foolbox:fmn-l0"), L0(0), 200),
-    (EAD(), ("foolbox:ead-l1", "torchattacks:ead-l1"), L1(0.0), 50),
+    (FMN(), ("adv_lib:fmn-l0", "foolbox:fmn-l0"), L0(0), 200),
+    (SigmaZero(), ("adv_lib:sigma-zero-l0",), L0(0), 200),
+    (EAD(), ("foolbox:ead-l1", "torchattacks:ead-l1"), L1(0.0), 100),
     (DeepFool(), ("adv_lib:deepfool-l2", "foolbox:deepfool-l2"), L2(0.0), 200),
     (DeepFool(), ("adv_lib:deepfool-linf", "foolbox:deepfool-linf"), Linf(0.0), 200),
+]
+# From scores or labels alone, with as many queries an example as theirs asks at most; None: as it
+# was counted to ask, where it asks as much about each.
+QUERIES = [
+    (SPSA(steps=20, step=0.02), ("torchattacks:spsa-linf",), Linf(0.2), None, 60),
+    (SimBA(), ("art:simba-l2",), L2(2.0), 500, 30),
+    (HopSkipJump(), ("art:hopskipjump-l2", "foolbox:hopskipjump-l2"), L2(3.0), None, 30),
+    (Boundary(), ("foolbox:boundary-l2",), L2(4.0), None, 30),
 ]
 
 MODELS = ("plain", "hardened", "wong_kolter")
@@ -66,12 +80,11 @@ def pairs(table):
         pytest.param(
             strategy,
             theirs,
-            space,
-            n,
+            *rest,
             id=f"{type(strategy).__name__}-{theirs}",
             marks=pytest.mark.skipif(not installed(theirs), reason=f"{theirs} is not installed"),
         )
-        for strategy, names, space, n in table
+        for strategy, names, *rest in table
         for theirs in names
     ]
 
@@ -119,3 +132,19 @@ def test_norms_and_failures_are_no_larger(
         print(f"{name}: {who} median {float(size.median()):.4f}, failed {failed:.3f}")
     assert mine.isinf().sum() <= reached.isinf().sum()
     assert mine.median() <= reached.median()
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("strategy", "theirs", "space", "queries", "n"), pairs(QUERIES))
+def test_robust_accuracy_at_equal_queries_is_no_higher(
+    name, strategy, theirs, space, queries, n, model_named, digits
+):
+    """At most theirs + 0.5 points, with no more queries of any example."""
+    model, data = model_named(name), digits[1][:n]
+    asked = Asked(model.module)
+    x = called(ASKING[theirs], 0, asked, data.x, data.y, space.eps)
+    reached = robust(model, data, x, space)
+    queries = queries or asked.queries // n
+    mine = robust(model, data, ours(strategy, model, data, space, queries), space)
+    print(f"{name}: ours {mine:.4f}, {theirs} {reached:.4f}, {queries} queries")
+    assert mine <= reached + 0.005 + 1e-9
