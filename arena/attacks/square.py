@@ -55,9 +55,9 @@ class Square(ScoreSearch):
         p_init: Share of the plane that the first window covers; halved as in the paper, with its
             schedule for 10 000 steps.
         rescale: Scale that schedule to `steps` (not to the budget: whoever has fewer queries sees
-            the first part of the same search). None: as was measured to find more, with 500 to
-            5000 steps in L2: in L-inf and L1, where small windows soon do, but not in L2, where large
-            windows for long do.
+            the first part of the same search). None: in L-inf and L1, where small windows soon find
+            more, but not in L2, where large windows for long were measured to, with 500 to 5000
+            steps.
     """
 
     steps: Count = 1000
