@@ -10,6 +10,7 @@ Shapes: B examples, K classes; inputs [B, ...] float32; labels [B] int64.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -225,6 +226,10 @@ class Perturbations(ActionSpace):
     @abstractmethod
     def project(self, given: Tensor, output: Tensor) -> Tensor:
         """The legal output nearest to `output` in L2. Idempotent; legal outputs stay."""
+
+    def projection(self, given: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` around the same inputs, for who needs it often: their share is done once."""
+        return partial(self.project, given)
 
     @abstractmethod
     def steepest(self, gradient: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ class AnswerCost(Cost):
             return torch.where(most[:, 0] > 0, rest - won, 0.0)
         # -log sum g p = softplus(log sum (1 - g) e^logit - log sum g e^logit): its gradient has no
         # 1 - p in it, which in float32 is 0 from a margin of 17 on, and noise before.
-        lost, won = ((logits + share.log()).logsumexp(1) for share in (1.0 - gain, gain))
+        lost, won = (logits + torch.stack((1.0 - gain, gain)).log()).logsumexp(2)
         return torch.where(most[:, 0] > 0, softplus(lost - won), 0.0)
 
 

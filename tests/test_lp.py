@@ -75,6 +75,14 @@ def test_projection_is_legal_and_idempotent(case):
     assert size <= space.eps * (1 + 1e-13) or space.contains(x, output).all()
 
 
+@given(cases())
+def test_a_projection_around_the_same_inputs_is_the_projection(case):
+    space, x, output = case
+    project = space.projection(x)
+    assert torch.equal(project(output), space.project(x, output))
+    assert torch.equal(project(output + 1), space.project(x, output + 1))
+
+
 @thorough
 @given(cases(far=False), st.integers(0, 2**31))
 def test_legal_outputs_stay_to_the_bit(case, seed):

@@ -19,7 +19,9 @@ Shapes: `given`, `output`, `gradient` are [B, ...] float32; `key` [B] as in `cha
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -136,10 +138,14 @@ class Linf(Lp):
         then moved one float32 step towards `given`, lest their rounding add up to a size above
         eps. NaN stays, for `contains` to reject.
         """
+        return self.projection(given)(output)
+
+    def projection(self, given: Tensor) -> Callable[[Tensor], Tensor]:
+        """`project` around the same inputs: the ends of the intervals are found once."""
         low, high = self._box()
         lowest = (given - self.eps).nextafter(given).clamp(min=low)
         highest = (given + self.eps).nextafter(given).clamp(max=high)
-        return output.clamp(lowest, highest)
+        return partial(torch.clamp, min=lowest, max=highest)
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """The sign of the gradient (the step of FGSM, 1412.6572)."""

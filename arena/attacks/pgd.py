@@ -57,15 +57,17 @@ class PGD(Descent):
 
     def _last(self, search: Search, rows: Tensor) -> Tensor:
         """Where as many steps lead, whatever lies on the way."""
-        given, x = search.turn.data[rows], search.turn.data.x[rows]
+        given = search.turn.data[rows]
+        x = given.x
         if self.random_start:
             x = search.space.sample(x, chance.fold(search.keys[rows], 0))
-        view = search.rounded or search.view
+        view, project = search.rounded or search.view, search.space.projection(given.x)
         for _ in range(self.steps):
             x = x.detach().requires_grad_()
             loss = search.cost.surrogate(view.logits(x, rows), given.y, given.classes)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
-            x = self._stepped(search.space, given.x, x.detach(), gradient.nan_to_num(0.0, 0.0, 0.0))
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+            x = project(self._stepped(search.space, x.detach(), gradient))
         return x.detach()
 
     def variants(self, search: Search) -> int:
@@ -79,8 +81,7 @@ class PGD(Descent):
 
     def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of fixed size down the gradient, projected."""
-        return self._stepped(search.space, walks.given, walks.x, gradient)
+        return search.space.project(walks.given, self._stepped(search.space, walks.x, gradient))
 
-    def _stepped(self, space: Perturbations, given: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
-        moved = torch.add(x, space.steepest(gradient), alpha=-self.step * space.eps)
-        return space.project(given, moved)
+    def _stepped(self, space: Perturbations, x: Tensor, gradient: Tensor) -> Tensor:
+        return torch.add(x, space.steepest(gradient), alpha=-self.step * space.eps)

@@ -43,11 +43,12 @@ class FreeAdversarialTraining(Informed):
         """All replays of a minibatch; the loss of the last."""
         given, space = step.batch.x, perturbations(self, step)
         x = space.sample(given, chance.keys(step.seed, len(given), given.device))
+        project = space.projection(given)
         for _ in range(self.replays):
             x = x.detach().requires_grad_()
             replay = replace(step, batch=replace(step.batch, x=x))
             loss = super().update(module, optimizer, replay)
             assert x.grad is not None
-            moved = x.detach() + self.step * space.eps * space.steepest(x.grad)
-            x = space.project(given, moved)
+            alpha = self.step * space.eps
+            x = project(torch.add(x.detach(), space.steepest(x.grad), alpha=alpha))
         return loss

@@ -153,10 +153,9 @@ def ascended(
         steps: Gradients to take.
         step: Step size, as a share of eps.
     """
-    at = start
+    at, project = start, space.projection(x)
     for _ in range(steps):
         at = at.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(objective(at).sum(), at)
-        moved = at.detach() + step * space.eps * space.steepest(slope)
-        at = space.project(x, moved)
+        at = project(torch.add(at.detach(), space.steepest(slope), alpha=step * space.eps))
     return at.detach()
