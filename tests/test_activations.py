@@ -1,5 +1,7 @@
 """What defenders do to hidden activations: dropout, and pruning at random."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,14 @@ from arena import Labelled, chance
 from arena.attacks.eot import EOT
 from arena.attacks.pgd import PGD
 from arena.defenses.erm import ERM
+from arena.learners.activations import hidden_activations
 from arena.learners.classifiers import RandomClassifier, committed
 from arena.learners.dropout import Dropout
 from arena.learners.fovea import Fovea
 from arena.learners.networks import CNN, MLP
 from arena.learners.preprocessing import Preprocessing
 from arena.learners.stochastic_pruning import Pruned, StochasticActivationPruning, pruned
-from arena.learners.transformations import BitDepth
+from arena.learners.transformations import GaussianNoise
 from arena.learners.wide_resnet import WideResNet
 
 
@@ -31,19 +34,22 @@ def images(n=20, seed=1):
 
 
 def test_dropout_stands_after_each_hidden_activation():
-    module = Dropout(CNN((3, 4), 5), 0.25).build((1, 8, 8), 4, seed=0)
-    kinds = [type(layer) for layer in module]
-    assert kinds.count(nn.Dropout) == kinds.count(nn.ReLU) == 3
-    for before, layer in zip(module, list(module)[1:], strict=False):
-        assert isinstance(layer, nn.Dropout) is isinstance(before, nn.ReLU)
-    assert {layer.p for layer in module if isinstance(layer, nn.Dropout)} == {0.25}
+    # Every block of a WideResNet has two activations, and one stands before the mean.
+    for learner, hidden in ((CNN((3, 4), 5), 3), (WideResNet(10, 1), 7)):
+        module = Dropout(learner, 0.25).build((1, 8, 8), 4, seed=0)
+        leaves = [part for part in module.modules() if not any(part.children())]
+        kinds = [type(leaf) for leaf in leaves]
+        assert kinds.count(nn.Dropout) == kinds.count(nn.ReLU) == hidden
+        for before, leaf in pairwise(leaves):
+            assert isinstance(leaf, nn.Dropout) is isinstance(before, nn.ReLU)
+        assert {leaf.p for leaf in leaves if isinstance(leaf, nn.Dropout)} == {0.25}
 
 
-def test_dropout_does_nothing_when_the_model_is_used():
+@pytest.mark.parametrize("learner", [CNN(), WideResNet(10, 1)], ids=["cnn", "wide_resnet"])
+def test_dropout_does_nothing_when_the_model_is_used(learner):
     x = images()
-    bare, dropping = (
-        learner.build((1, 8, 8), 4, seed=2) for learner in (CNN(), Dropout(CNN(), 0.5))
-    )
+    bare = learner.build((1, 8, 8), 4, seed=2).eval()
+    dropping = Dropout(learner, 0.5).build((1, 8, 8), 4, seed=2)
     assert torch.equal(dropping.eval()(x), bare(x))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -52,14 +58,15 @@ def test_dropout_does_nothing_when_the_model_is_used():
 
 @pytest.mark.parametrize("learner", [Dropout, StochasticActivationPruning])
 def test_activations_must_be_there_to_be_dropped(learner):
-    name = learner.__name__
-    for architecture, said in (
-        (MLP(()), f"{name} acts on hidden activations, and this architecture has none"),
-        (WideResNet(10, 1), f"{name} cannot reach the activations within _Block"),
-        (Preprocessing(MLP(), BitDepth()), f"{name} .*nn.Sequential, not of a Preprocessed; put"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            learner(architecture).build((1, 8, 8), 4, seed=0)
+    said = f"{learner.__name__} acts on hidden activations, and this architecture has none"
+    with pytest.raises(ValueError, match=said):
+        learner(MLP(())).build((1, 8, 8), 4, seed=0)
+
+
+def test_an_activation_that_comes_last_is_the_answer_and_one_may_stand_in_many_places():
+    once = nn.ReLU()
+    module = nn.Sequential(once, nn.Flatten(), nn.Sequential(once, nn.Flatten()), nn.ReLU())
+    assert list(hidden_activations(module, "a test")) == ["0", "2.0"]
 
 
 # Stochastic activation pruning -----------------------------------------------------------------
@@ -124,13 +131,44 @@ def test_pruning_leaves_training_alone_and_takes_coins_after():
 
 
 def test_every_layer_has_coins_of_its_own():
-    layers = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.Flatten())
+    class Twice(nn.Module):
+        """Asks one activation twice, about the same."""
+
+        def __init__(self):
+            super().__init__()
+            self.activation, self.last = nn.ReLU(), nn.Flatten()
+
+        def forward(self, x):
+            return self.last(torch.stack([self.activation(x), self.activation(x)], 1))
+
     x, key = torch.ones(500, 50), chance.keys(0, 500)
-    once = Pruned(layers, {0}, 1.0).eval()(x, key) != 0
-    other = Pruned(layers, {1}, 1.0).eval()(x, key) != 0
+    once, again = (Pruned(Twice(), 1.0).eval()(x, key) != 0).chunk(2, 1)
     q = 1 - (1 - 1 / 50) ** 50
     # Independent coins agree this often; a standard error of .0032.
-    assert abs(float((once == other).float().mean()) - (q**2 + (1 - q) ** 2)) < 0.013
+    assert abs(float((once == again).float().mean()) - (q**2 + (1 - q) ** 2)) < 0.013
+
+
+def test_pruning_reaches_into_blocks_and_leaves_no_trace_there():
+    learner = StochasticActivationPruning(WideResNet(10, 1))
+    module = learner.build((1, 8, 8), 4, seed=1).eval()
+    x, (key, other) = images(), (chance.keys(seed, 20) for seed in (0, 1))
+    found = module(x, key)
+    assert torch.equal(module(x, key), found) and not torch.equal(module(x, other), found)
+    assert torch.equal(module.module(x), learner.learner.build((1, 8, 8), 4, seed=1).eval()(x))
+
+
+def test_pruning_around_other_coins_hands_on_some_of_its_own():
+    learner = StochasticActivationPruning(Preprocessing(MLP((20,)), GaussianNoise(0.1)))
+    module = learner.build((1, 8, 8), 4, seed=1).eval()
+    x, (key, other) = images(), (chance.keys(seed, 20) for seed in (0, 1))
+    assert torch.equal(module(x, key), module(x, key))
+    assert not torch.equal(module(x, key), module(x, other))
+
+
+def test_pruning_refuses_activations_of_other_rows_than_the_inputs():
+    halves = nn.Sequential(nn.Unflatten(1, (2, 32)), nn.Flatten(0, 1), nn.ReLU(), nn.Flatten())
+    with pytest.raises(ValueError, match="an activation of 40 rows for 20 inputs"):
+        Pruned(halves, 1.0).eval()(images().flatten(1))
 
 
 def test_a_pruned_network_trains_as_its_architecture_does():

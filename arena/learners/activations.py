@@ -1,6 +1,9 @@
 """Where the hidden activations of an architecture are, for defenses that act on them."""
 
-from torch import nn
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
 
 ACTIVATIONS = (
     nn.CELU,
@@ -20,29 +23,47 @@ ACTIVATIONS = (
 )
 
 
-def hidden_activations(module: nn.Module, wanted_by: str) -> tuple[nn.Sequential, set[int]]:
-    """The layers of an architecture and the places of its hidden activations among them.
+def hidden_activations(module: nn.Module, wanted_by: str) -> dict[str, nn.Module]:
+    """The hidden activations of an architecture by their names in it, however deep they stand.
+
+    All but one that comes last: that is the answer. Only modules are found; a function that is
+    called within a `forward` is not.
 
     Raises:
-        ValueError: If it is no `nn.Sequential`, if a layer hides an activation within it, or if
-            there is none.
+        ValueError: If there is none.
     """
-    if not isinstance(module, nn.Sequential):
+    parts = module.named_modules(remove_duplicate=False)  # one activation may stand in many places
+    leaves = [(name, part) for name, part in parts if not any(part.children())]
+    found: dict[str, nn.Module] = {
+        name: part for name, part in leaves[:-1] if isinstance(part, ACTIVATIONS)
+    }
+    if not found:
         raise ValueError(
-            f"{wanted_by} acts on the activations of an nn.Sequential, not of a "
-            f"{type(module).__name__}; put it around the network itself, inside of what wraps it"
+            f"{wanted_by} acts on hidden activations, and this architecture has none among its "
+            "modules; use one that is not linear, its activations modules such as nn.ReLU"
         )
-    layers = list(module)
-    for layer in layers:
-        if any(isinstance(part, ACTIVATIONS) for part in layer.modules() if part is not layer):
-            raise ValueError(
-                f"{wanted_by} cannot reach the activations within {type(layer).__name__}; "
-                "use an architecture whose layers stand in one nn.Sequential, such as learner=cnn"
-            )
-    places = {place for place, layer in enumerate(layers[:-1]) if isinstance(layer, ACTIVATIONS)}
-    if not places:
-        raise ValueError(
-            f"{wanted_by} acts on hidden activations, and this architecture has none; "
-            "use one that is not linear"
-        )
-    return module, places
+    return found
+
+
+@contextmanager
+def changed(
+    activations: Iterable[nn.Module], change: Callable[[Tensor, int], Tensor]
+) -> Iterator[None]:
+    """Passes in which activations are what `change` makes of them and of their number in the pass.
+
+    Numbers count from 0 in the order in which activations are asked, and go on where one is asked
+    again. One pass at a time.
+    """
+    asked = 0
+
+    def after(_module: nn.Module, _given: tuple[Tensor, ...], activation: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return change(activation, asked - 1)
+
+    hooks = [activation.register_forward_hook(after) for activation in set(activations)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

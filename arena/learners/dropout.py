@@ -17,7 +17,7 @@ class Dropout(Learner):
     nothing and shows the attacker a smooth, nearly linear function like any other.
 
     Attributes:
-        learner: The architecture; it must be built as one `nn.Sequential`.
+        learner: The architecture; its activations must be modules.
         rate: Probability that an activation is set to 0; the others are divided by 1 - rate.
     """
 
@@ -28,10 +28,9 @@ class Dropout(Learner):
         """The module.
 
         Raises:
-            ValueError: If the architecture has no hidden activation that can be reached.
+            ValueError: If the architecture has no hidden activation among its modules.
         """
-        layers, places = hidden_activations(self.learner.layers(shape, classes), "Dropout")
-        modules: list[nn.Module] = []
-        for place, layer in enumerate(layers):
-            modules += [layer, nn.Dropout(self.rate)] if place in places else [layer]
-        return nn.Sequential(*modules)
+        module = self.learner.layers(shape, classes)
+        for name, activation in hidden_activations(module, "Dropout").items():
+            module.set_submodule(name, nn.Sequential(activation, nn.Dropout(self.rate)))
+        return module

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from arena import chance
 from arena.core import Learner
 from arena.fields import Positive
-from arena.learners.activations import hidden_activations
+from arena.learners.activations import changed, hidden_activations
+from arena.learners.preprocessing import answered
 
 _GRID = 2.0**-24  # of the coins
 
@@ -32,26 +33,36 @@ def pruned(activations: Tensor, share: float, key: Tensor) -> Tensor:
 
 
 class Pruned(nn.Module):
-    """Layers in a row, pruned after some of them in evaluation mode; in training mode, nowhere."""
+    """A module whose hidden activations are pruned in evaluation mode; in training mode, none.
+
+    Raises:
+        ValueError: If it has none.
+    """
 
     random = True
 
-    def __init__(self, layers: nn.Sequential, places: set[int], share: float) -> None:
+    def __init__(self, module: nn.Module, share: float) -> None:
         super().__init__()
-        self.layers, self._places, self._share = layers, places, share
+        self.module, self._share = module, share
+        self._names = tuple(hidden_activations(module, "StochasticActivationPruning"))
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """Logits [B, K], by the coins `key` [B]; without them, by those of the input itself."""
         if self.training:
-            trained: Tensor = self.layers(x)
+            trained: Tensor = self.module(x)
             return trained
-        if key is None:
-            key = chance.of(x.detach())
-        for place, layer in enumerate(self.layers):
-            x = layer(x)
-            if place in self._places:
-                x = pruned(x, self._share, chance.fold(key, place))
-        return x
+        coins = chance.of(x.detach()) if key is None else key
+
+        def less(activation: Tensor, number: int) -> Tensor:
+            if len(activation) != len(coins):
+                raise ValueError(
+                    f"StochasticActivationPruning found an activation of {len(activation)} rows "
+                    f"for {len(coins)} inputs; put it inside of what changes their number"
+                )
+            return pruned(activation, self._share, chance.fold(coins, number))
+
+        with changed(map(self.module.get_submodule, self._names), less):
+            return answered(self.module, x, chance.fold(coins, -1))
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class StochasticActivationPruning(Learner):
     error in one activation would shift the draws of all units after it.
 
     Attributes:
-        learner: The architecture; it must be built as one `nn.Sequential`.
+        learner: The architecture; its activations must be modules.
         share: Draws from a layer, in units of its size; may exceed 1.
     """
 
@@ -75,7 +86,6 @@ class StochasticActivationPruning(Learner):
         """The module, which takes coins when it is used.
 
         Raises:
-            ValueError: If the architecture has no hidden activation that can be reached.
+            ValueError: If the architecture has no hidden activation among its modules.
         """
-        layers = self.learner.layers(shape, classes)
-        return Pruned(*hidden_activations(layers, type(self).__name__), self.share)
+        return Pruned(self.learner.layers(shape, classes), self.share)
