@@ -249,6 +249,10 @@ class Perturbations(ActionSpace):
         Eps and the box play no part: for a search that has yet to find how far it must go.
         """
 
+    @abstractmethod
+    def shrunk(self, share: float) -> "Perturbations":
+        """The same space with a share, in [0, 1], of its radius."""
+
 
 @dataclass(frozen=True)
 class Outcome:

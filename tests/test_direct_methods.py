@@ -1,5 +1,6 @@
 """Direct methods: trainings against an attacker, each held to its formula and to its limits."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -11,6 +12,7 @@ from test_defenses import error, pgd_error, same, separable, task_of, two_kinds_
 from torch.nn.functional import cross_entropy, mse_loss
 
 from arena import chance
+from arena.actions.features import FeatureChanges
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.fgsm import FGSM
 from arena.attacks.noise import Noise
@@ -78,6 +80,42 @@ def probabilities(module, x):
 
 def kl(p, q):
     return (p * (p / q).log()).sum(1)
+
+
+# The ramp ---------------------------------------------------------------------------------------
+
+
+@every_space
+def test_a_ramp_raises_the_radius_linearly(space):
+    data, trainer = some(3), AdversarialTraining(**SMALL, ramp=0.5, inner=Up())
+    module, start = begun(trainer, data, space)
+    whole = trainer.moved(module, replace(start, progress=0.5)) - data.x
+    for progress, share in ((0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        step = replace(start, progress=progress)
+        faced = trainer.faced(step).actions
+        # Features are counted, and a share of one is one.
+        radius = math.ceil(share * space.eps) if isinstance(space, L0) else share * space.eps
+        assert faced == replace(space, eps=radius)
+        moved = trainer.moved(module, step) - data.x
+        assert (space.size(data.x, data.x + moved) <= radius * (1 + 1e-5)).all()
+        if share == 1.0:
+            assert torch.equal(moved, whole) and (moved != 0).any()
+
+
+@pytest.mark.parametrize("name", ["trades", "fast", "ensemble", "awp"])
+def test_at_the_foot_of_a_ramp_there_is_no_attacker_yet(name):
+    data, trainer = some(3), replace(TRAINERS[name], ramp=0.5)
+    module, step = begun(trainer, data, Linf(0.3), prepared=())
+    expected = cross_entropy(module(data.x), data.y)
+    torch.testing.assert_close(trainer.loss(module, step), expected)
+    assert trainer.loss(module, replace(step, progress=0.5)) > expected + 0.01
+
+
+def test_a_ramp_needs_a_radius():
+    data, trainer = some(2), AdversarialTraining(**SMALL, ramp=0.5, inner=Up())
+    module, step = begun(trainer, data, FeatureChanges())
+    with pytest.raises(ValueError, match=r"AdversarialTraining.ramp = 0.5 raises a radius, and"):
+        trainer.moved(module, step)
 
 
 # --- the formulas ---------------------------------------------------------------------------

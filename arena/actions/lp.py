@@ -20,9 +20,9 @@ Shapes: `given`, `output`, `gradient` are [B, ...] float32; `key` [B] as in `cha
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -92,6 +92,10 @@ class Lp(Perturbations):
         moved = self._landed(given, wanted.sign() * self._moved(wanted.abs(), room))
         final = self.contains(given, output) | ~_rows(output).isfinite().all(1)
         return torch.where(final.reshape(-1, *(1,) * (given.dim() - 1)), output, moved)
+
+    def shrunk(self, share: float) -> Self:
+        """The same ball with a share of its radius."""
+        return replace(self, eps=share * self.eps)
 
     @abstractmethod
     def _moved(self, wanted: Tensor, room: Tensor) -> Tensor:
@@ -305,6 +309,10 @@ class L0(Lp):
         places = rows.abs().argsort(dim=1, descending=True, stable=True)[:, : self.eps]
         signs = rows.gather(1, places).sign() * ((high - low) / max(self.eps, 1))
         return torch.zeros_like(rows).scatter(1, places, signs).reshape(gradient.shape)
+
+    def shrunk(self, share: float) -> Self:
+        """A share of the features, rounded up."""
+        return replace(self, eps=math.ceil(share * self.eps))
 
     def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
         """The largest entries (the first of equals) stay, as many as `size` allows."""

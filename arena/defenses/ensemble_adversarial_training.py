@@ -10,7 +10,7 @@ from arena.attacks.fgsm import FGSM
 from arena.core import Labelled, Learner, Strategy, Task
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
-from arena.defenses.inner import attacked, declared
+from arena.defenses.inner import attacked
 from arena.fields import Count, Share
 from arena.learners.training import Step
 from arena.store import Store
@@ -50,4 +50,4 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         """What the inner attack plays against the model that the seed draws."""
         models: Any = (module, *step.prepared)
         drawn = models[chance.seed_of(step.seed, "source") % len(models)]
-        return attacked(self.inner, drawn, step, declared(self, step))
+        return attacked(self.inner, drawn, step, self.faced(step))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena import chance
-from arena.defenses.inner import Informed, perturbations
+from arena.defenses.inner import Informed
 from arena.fields import Count, Positive
 from arena.learners.training import Step
 
@@ -41,7 +41,7 @@ class FreeAdversarialTraining(Informed):
 
     def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
         """All replays of a minibatch; the loss of the last."""
-        given, space = step.batch.x, perturbations(self, step)
+        given, space = step.batch.x, self.perturbations(step)
         x = space.sample(given, chance.keys(step.seed, len(given), given.device))
         project = space.projection(given)
         for _ in range(self.replays):

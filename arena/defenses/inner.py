@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from arena.attacks.pgd import PGD
 from arena.core import Labelled, Perturbations, Player, Strategy, Task, Turn
+from arena.fields import Share
 from arena.knowledge import Knowledge, Ledger, View, WhiteBox
 from arena.learners.classifiers import committed
 from arena.learners.training import Step, Trainer
@@ -18,13 +19,52 @@ from arena.learners.training import Step, Trainer
 
 @dataclass(frozen=True)
 class Informed(Trainer):
-    """A training that plays the attacker's part, and so reads its declared actions and cost."""
+    """A training that plays the attacker's part, and so reads its declared actions and cost.
+
+    Attributes:
+        ramp: Share of the training over which the radius of the attacker's actions rises, linearly,
+            from 0 to what is declared. A model that has learned nothing yet may never begin to,
+            where the radius is large.
+    """
+
+    ramp: Share = 0.0
 
     needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
 
     def task(self, turn: Turn) -> Task:
         """The attacker's declared actions and cost."""
         return task_of(turn)
+
+    def faced(self, step: Step) -> Task:
+        """What the training plays against in a step: the declared task, its radius on the ramp.
+
+        Raises:
+            ValueError: If it is not known, or its actions have no radius that could rise.
+        """
+        task, share = declared(self, step), raised(step, self.ramp)
+        if self.ramp == 0.0:
+            return task
+        if not isinstance(task.actions, Perturbations):
+            raise ValueError(
+                f"{type(self).__name__}.ramp = {self.ramp:g} raises a radius, and "
+                f"actions={type(task.actions).__name__} have none; set ramp=0"
+            )
+        return task if share == 1.0 else replace(task, actions=task.actions.shrunk(share))
+
+    def perturbations(self, step: Step) -> Perturbations:
+        """The actions in `faced`, for a training that follows gradients of its own in them.
+
+        Raises:
+            ValueError: If there are no steps and projections in them, or they are not known.
+        """
+        space = self.faced(step).actions
+        if not isinstance(space, Perturbations):
+            raise ValueError(
+                f"{type(self).__name__} perturbs inputs by gradients and cannot train against "
+                f"actions={type(space).__name__}; use attacker/actions=linf, l2, l1 or l0, or "
+                "AdversarialTraining with an inner attack that these actions allow"
+            )
+        return space
 
 
 @dataclass(frozen=True)
@@ -43,7 +83,7 @@ class Attacked(Informed):
 
     def moved(self, module: nn.Module, step: Step) -> Tensor:
         """What the inner attack plays, [B, ...]."""
-        return attacked(self.inner, module, step, declared(self, step))
+        return attacked(self.inner, module, step, self.faced(step))
 
     @abstractmethod
     def against(self, module: nn.Module, batch: Labelled, moved: Tensor) -> Tensor:
@@ -72,20 +112,9 @@ def declared(trainer: Trainer, step: Step) -> Task:
     return step.task
 
 
-def perturbations(trainer: Trainer, step: Step) -> Perturbations:
-    """The attacker's actions, for a training that follows gradients of its own in them.
-
-    Raises:
-        ValueError: If there are no steps and projections in them, or they are not known.
-    """
-    space = declared(trainer, step).actions
-    if not isinstance(space, Perturbations):
-        raise ValueError(
-            f"{type(trainer).__name__} perturbs inputs by gradients and cannot train against "
-            f"actions={type(space).__name__}; use attacker/actions=linf, l2, l1 or l0, or "
-            "AdversarialTraining with an inner attack that these actions allow"
-        )
-    return space
+def raised(step: Step, ramp: float) -> float:
+    """How far a ramp over a share of the training has risen, from 0 to 1."""
+    return 1.0 if step.progress >= ramp else step.progress / ramp
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """Interval bound propagation training: minimise the loss on what intervals cannot rule out."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from arena.actions.lp import Lp
 from arena.certificates.bound import Bound
 from arena.certificates.interval import Interval
 from arena.core import Task
-from arena.defenses.inner import Informed, declared
+from arena.defenses.inner import Informed, raised
 from arena.fields import Share
 from arena.learners.training import Step
 
@@ -38,27 +37,18 @@ class IntervalTraining(Informed):
         Raises:
             ValueError: If the attacker's space or a layer has no bounds, saying which have.
         """
-        risen = raised(step, self.ramp)
-        kappa = 1.0 + risen * (self.kappa - 1.0)
+        kappa = 1.0 + raised(step, self.ramp) * (self.kappa - 1.0)
         clean = cross_entropy(module(step.batch.x), step.batch.y)
-        worst = bounded_loss(Interval(), module, step, declared(self, step), risen)
+        worst = bounded_loss(Interval(), module, step, self.faced(step))
         return kappa * clean + (1.0 - kappa) * worst
 
 
-def raised(step: Step, ramp: float) -> float:
-    """How far a ramp over a share of the training has risen, from 0 to 1."""
-    return 1.0 if step.progress >= ramp else step.progress / ramp
-
-
-def bounded_loss(bound: Bound, module: nn.Module, step: Step, task: Task, share: float) -> Tensor:
-    """Cross-entropy of the worst logits that a bound allows within a share of the space's eps.
+def bounded_loss(bound: Bound, module: nn.Module, step: Step, task: Task) -> Tensor:
+    """Cross-entropy of the worst logits that a bound allows within the task's actions.
 
     Relative to the true class's logit these are minus the margins (1711.00851, Theorem 2), so the
     loss is at least that of any legal output.
     """
-    space, batch = task.actions, step.batch
-    if isinstance(space, Lp) and share < 1.0:
-        bound.check(space)
-        space = replace(space, eps=share * space.eps)
-    margins = bound.margins(module, batch.x, batch.y, space)
+    batch = step.batch
+    margins = bound.margins(module, batch.x, batch.y, task.actions)
     return cross_entropy(torch.where(margins.isinf(), 0.0, -margins), batch.y)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from arena.certificates.polytope import ConvexPolytope
-from arena.defenses.inner import Informed, declared
-from arena.defenses.interval_training import bounded_loss, raised
+from arena.defenses.inner import Informed
+from arena.defenses.interval_training import bounded_loss
 from arena.fields import Share
 from arena.learners.training import Step
 
@@ -31,5 +31,4 @@ class PolytopeTraining(Informed):
         Raises:
             ValueError: If the attacker's space or a layer has no bounds, saying which have.
         """
-        risen = raised(step, self.ramp)
-        return bounded_loss(ConvexPolytope(), module, step, declared(self, step), risen)
+        return bounded_loss(ConvexPolytope(), module, step, self.faced(step))

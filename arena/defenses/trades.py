@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.defenses.divergence import divergence
-from arena.defenses.inner import Informed, ascended, frozen, perturbations
+from arena.defenses.inner import Informed, ascended, frozen
 from arena.fields import Count, NonNegative, Positive
 from arena.learners.training import Step
 
@@ -48,7 +48,7 @@ class TRADES(Informed):
 
     def moved(self, module: nn.Module, step: Step) -> Tensor:
         """The inputs [B, ...] whose answers diverge most from those to the batch."""
-        x, space = step.batch.x, perturbations(self, step)
+        x, space = step.batch.x, self.perturbations(step)
         keys = chance.keys(step.seed, len(x), x.device)
         start = space.project(x, x + self.noise * chance.normal(keys, x.shape[1:]))
         with frozen(module):
