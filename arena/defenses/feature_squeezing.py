@@ -103,12 +103,16 @@ class Squeezing(nn.Module):
         top = scores[:, : self.classes].amax(1)
         return with_refusal(scores, top + (distance - self.threshold), self.classes)
 
-    def looked(self, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities [B, K] of `x`, and the largest distance [B], at most 2."""
-        scores = answered(self.model, x, chance.fold(key, 0)).log_softmax(1)
-        distances = []
+    def compared(self, x: Tensor, key: Tensor) -> Tensor:
+        """Log-probabilities [V, B, K] of `x` and of what each squeezer leaves of it."""
+        looks = [answered(self.model, x, chance.fold(key, 0))]
         for number, squeezer in enumerate(self.squeezers, 1):
             own = chance.fold(key, number)
-            squeezed = answered(self.model, squeezer(x, own), chance.fold(own, 0))
-            distances.append((scores.exp() - squeezed.softmax(1)).abs().sum(1))
+            looks.append(answered(self.model, squeezer(x, own), chance.fold(own, 0)))
+        return torch.stack(looks).log_softmax(2)
+
+    def looked(self, x: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities [B, K] of `x`, and the largest distance [B], at most 2."""
+        scores, *squeezed = self.compared(x, key)
+        distances = [(scores.exp() - other.exp()).abs().sum(1) for other in squeezed]
         return scores, torch.stack(distances).amax(0)

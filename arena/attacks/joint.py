@@ -1,0 +1,56 @@
+"""The joint attack on a detector that compares a model's answers to several looks at an input."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from arena import chance
+from arena.attacks.wrapped import Wrapper
+from arena.core import Turn
+from arena.knowledge import WhiteBox
+from arena.learners.classifiers import committed
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A module that refuses where several looks at an input are not answered alike."""
+
+    def compared(self, x: Tensor, key: Tensor) -> Tensor:
+        """Log-probabilities [V, B, K] of V looks at `x` [B, ...], by the coins `key` [B]."""
+
+
+@dataclass(frozen=True)
+class Joint(Wrapper):
+    """He et al. 2017 (1706.04701), section 4: fool what stands behind every look alike.
+
+    A detector that compares the answers to an input and to what squeezing leaves of it notices
+    nothing where all of them are wrong in the same way. So the attack within sees, in place of the
+    detector, the mean of the log-probabilities of all looks. These have a gradient where the
+    detector's own distance, of probabilities, is flat, because the model is sure of each answer.
+    Goes inside of `BPDA` where a squeezer has no derivative.
+
+    Differs from the paper in the search, which is that of the attack within, and in the loss, the
+    surrogate of the player's own cost. A defender that compares nothing is attacked as it is.
+    """
+
+    def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
+        """The view of the looks."""
+        for part in view.module.modules():
+            if isinstance(part, Compares):
+                return view.over(committed(_Looks(part), turn.data.classes))
+        return view
+
+
+class _Looks(nn.Module):
+    """The looks of a detector, as one classifier."""
+
+    random = True
+
+    def __init__(self, detector: Compares) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
+        """Mean log-probabilities [B, K]."""
+        return self.detector.compared(x, chance.of(x.detach()) if key is None else key).mean(0)
