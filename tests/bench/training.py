@@ -10,7 +10,7 @@ the floor of that repeat.
 """
 
 import io
-from collections.abc import Callable
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 
@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.actions.lp import Linf
+from arena.attacks.borrowed import secluded
 from arena.attacks.fgsm import FGSM
 from arena.attacks.pgd import PGD
 from arena.core import Task
@@ -36,6 +37,7 @@ from . import meters, models
 
 STEPS, REPLAYS, BATCH, STEP = 7, 8, 128, 0.3
 LEARNER = CNN((16, 32))
+ADV_LIB = {"steps": STEPS, "relative_step_size": STEP}
 PGD_NAME = f"PGD-{STEPS}"
 FAST_SHARE = "fast, of PGD"
 PROMISED = {PGD_NAME: 1.05, FAST_SHARE: 0.25}
@@ -78,46 +80,21 @@ def floor(data, steps, layout, passes=1):
             cross_entropy(module(x.detach()), batch.y).backward()
 
 
-def loop(data, attack_of: Callable):
-    """An epoch of adversarial training by a library's attack in the loop that its users write."""
+def loop(data, attack):
+    """An epoch of adversarial training by a library's attack in the loop that its users write.
+
+    Libraries leave freezing the module to their callers, and this one does.
+    """
     module = LEARNER.build(data.shape, data.classes, 0).to(data.x.device)
     optimizer = torch.optim.Adam(module.parameters(), 2e-3)
-    attack = attack_of(module)
     for rows in torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).split(BATCH):
         batch = data[rows]
-        moved = attack(batch.x, batch.y)
-        module.train()
+        module.eval().requires_grad_(False)
+        moved = attack(module, batch.x, batch.y, models.EPS)
+        module.train().requires_grad_(True)
         optimizer.zero_grad()
         cross_entropy(module(moved), batch.y).backward()
         optimizer.step()
-
-
-def adv_lib(module):
-    """adversarial-library's PGD; it leaves freezing to the caller, who does."""
-    from adv_lib.attacks import pgd_linf
-
-    def attack(x, y):
-        module.eval().requires_grad_(False)
-        moved = pgd_linf(module, x, y, models.EPS, steps=STEPS, relative_step_size=STEP)
-        module.requires_grad_(True)
-        return moved
-
-    return attack
-
-
-def torchattacks(module):
-    """torchattacks' PGD, the module frozen by the caller."""
-    from torchattacks import PGD as Theirs
-
-    attacked = Theirs(module, eps=models.EPS, alpha=STEP * models.EPS, steps=STEPS)
-
-    def attack(x, y):
-        module.requires_grad_(False)
-        moved = attacked(x, y)
-        module.requires_grad_(True)
-        return moved
-
-    return attack
 
 
 def art(data):
@@ -140,9 +117,11 @@ def art(data):
     trainer.fit(data.x.cpu().numpy(), data.y.cpu().numpy())
 
 
-def quietly(run):
-    """A run whose library prints as it goes."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), references.seeded(0):
+def quietly(run, data):
+    """A run whose library prints as it goes, and warns."""
+    silent = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
+    with silent[0], silent[1], secluded(data.x, 0), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         run()
 
 
@@ -159,13 +138,13 @@ def measured(data, repeats):
     }
     runs = ours(data, task)
     peers = {
-        "adv_lib": partial(loop, data, adv_lib),
-        "torchattacks": partial(loop, data, torchattacks),
+        "adv_lib": partial(loop, data, references.adv_lib("pgd_linf", ball=True, **ADV_LIB)),
+        "torchattacks": partial(loop, data, references.torchattacks("PGD", STEP, steps=STEPS)),
         "art": partial(art, data),
     }
     for name, peer in peers.items():
         if references.installed(f"{name}:"):
-            runs[f"{name} {PGD_NAME}"] = partial(quietly, peer)
+            runs[f"{name} {PGD_NAME}"] = partial(quietly, peer, data)
     rows = {name: {"seconds": [], "to floor": []} for name in (*floors, *runs)}
     for repeat in range(repeats + 1):
         base = None
