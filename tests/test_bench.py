@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from bench.cells import EXAMPLES, crossplay, filled
 from bench.floors import Stretch, Until, Watched, fixed, stretches
 from bench.solvers import outcomes, same, textbook
 from bench.training import floor
@@ -11,6 +12,8 @@ from small import seen
 
 from arena import Labelled
 from arena.actions.lp import Linf
+from arena.empirical.crossplay import cross_play
+from arena.executors.executor import Serial
 from arena.learners.classifiers import ModuleClassifier
 from arena.solvers.zero_sum import solve
 
@@ -74,3 +77,11 @@ def test_the_bare_programs_solve_the_game_that_is_solved():
     span, low = np.ptp(payoffs), payoffs.min()
     assert span * (-1 / same(payoffs).fun - 1) + low == pytest.approx(value)
     assert set(np.unique(outcomes(np.random.default_rng(0), 3, 2, 1000))) == {0, 1}
+
+
+def test_a_file_that_is_filled_leaves_nothing_to_play(tmp_path):
+    play = crossplay(2, 3, (1, 8, 8))
+    cells, played = filled(play, tmp_path / "cells"), []
+    (game,) = cross_play([play], cells, Serial(), lambda *told: played.append(told))
+    assert not played and game.costs["defender"].shape == (2, 3, EXAMPLES)
+    assert set(np.unique(game.costs["defender"])) == {0, 1} and game.zero_sum

@@ -85,10 +85,11 @@ class Scoring:
     def sent(self, x: Tensor, queries: Tensor, gradients: Tensor) -> Sent:
         """What is scored of legal inputs `x` [B, ...] that took so much, all as dealt."""
         rows, actions = self.scored, self.players["attacker"].actions
+        own = x[rows]
         return Sent(
-            x=x[rows],
+            x=own,
             y=actions.truth(self.dealt, x)[rows],
-            changed=(x[rows] != self.dealt.x[rows]).flatten(1).any(1),
+            changed=(own != self.dealt.x[rows]).flatten(1).any(1),
             queries=queries[rows],
             gradients=gradients[rows],
             price=actions.price(self.dealt, x)[rows],

@@ -18,9 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import attacks, match, models, solvers, training
+from . import attacks, cells, match, models, solvers, training
 
-PARTS = ("all", "match", "solvers", "attacks", "training")
+PARTS = ("all", "match", "solvers", "cells", "attacks", "training")
 
 
 def spread(found, digits=2):
@@ -118,6 +118,10 @@ def main():
         versions = f"scipy {scipy.__version__}, {platform.machine()}, one thread"
         console.print(promises_table(f"Solvers, {versions}", rows))
         kept("solvers", {name: found for name, (found, _) in rows.items()})
+    if given.part in ("all", "cells"):
+        rows = cells.rows(given.repeats)
+        console.print(promises_table(f"Cross-play, {where}", rows))
+        kept("cells", {name: found for name, (found, _) in rows.items()})
     if given.part in ("all", "training"):
         data = models.mnist()
         if data is None:

@@ -1,0 +1,114 @@
+"""What cross-play costs beside the bare passes, and what its cells take to keep and to load."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from arena.actions.decisions import Confidence
+from arena.actions.lp import Linf
+from arena.attacks.honest import Honest
+from arena.core import Labelled, Player
+from arena.costs import ErrorRate, Negation
+from arena.defenses.erm import ERM
+from arena.empirical.cells import Cells
+from arena.empirical.crossplay import CrossPlay, cross_play
+from arena.empirical.moves import Crafted, Model
+from arena.executors.executor import Serial
+from arena.games.scoring import Scoring
+from arena.knowledge import Knowledge
+from arena.learners.networks import CNN
+
+from .solvers import clocked
+
+EXAMPLES = 1000
+DIGITS, MNIST = (1, 8, 8), (1, 28, 28)
+STRATEGY = ERM(CNN(), epochs=1)
+
+
+def models(n, shape, start=0):
+    """As many models as asked for, untrained; no two are the same."""
+    made = {}
+    for number in range(start, start + n):
+        module = STRATEGY.learner.build(shape, 10, number)
+        made[f"model {number}"] = Model(STRATEGY, module.state_dict())
+    return made
+
+
+def crossplay(rows, columns, shape):
+    """Random inputs sent to untrained models: what they cost is no matter here."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(EXAMPLES, *shape, generator=generator)
+    y = torch.randint(10, (EXAMPLES,), generator=generator)
+    error = ErrorRate()
+    players = {
+        "attacker": Player(Linf(1.0), Negation(error), Knowledge(), Honest()),
+        "defender": Player(Confidence(), error, Knowledge(), STRATEGY),
+    }
+    scoring = Scoring(players, Labelled(x, y, 10), torch.arange(EXAMPLES), 2048)
+    none = torch.zeros_like(y)
+    sent = (torch.rand(x.shape, generator=generator) for _ in range(columns))
+    attacks = {f"attack {number}": Crafted(each, none, none) for number, each in enumerate(sent)}
+    return CrossPlay(scoring, models(rows, shape), attacks)
+
+
+def bare(play, name):
+    """The passes of one model over all attacks, and nothing else."""
+    model = play.models[name].restored(play.scoring.dealt)
+    with torch.no_grad():
+        for attack in play.attacks.values():
+            model.labels(attack.x)
+
+
+def filled(play, path):
+    """A file with random costs in every cell of the cross-play, and facts of every model."""
+    generator, cells = np.random.default_rng(0), Cells(path)
+    for model in play.models:
+        error = generator.integers(0, 2, (len(play.attacks), 1, EXAMPLES)).astype(float)
+        costs = np.concatenate([-error, error], 1)
+        keys = (play.key(model, attack) for attack in play.attacks)
+        facts = np.array([np.full(EXAMPLES, 1.0), np.full(EXAMPLES, -1.0)])
+        cells.keep(dict(zip(keys, costs, strict=True)) | {play.facts_key(model): facts})
+    return cells
+
+
+def rows(repeats):
+    """Every figure by its name: what was found, and what is promised."""
+    found = {
+        "a row more of 100 x 100: cells played": ([], 100),
+        "a row more of 100 x 100, to its bare passes": ([], 1.2),
+        "a column more of 100 x 100: cells played": ([], 100),
+        "200 x 200 of 1,000 examples, MB kept": ([], 100),
+        "200 x 200 of 1,000 examples, seconds to load": ([], 1.0),
+    }
+    figures = [figure for figure, _ in found.values()]
+    square, large = crossplay(100, 101, MNIST), crossplay(200, 200, DIGITS)
+    for repeat in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            short = dict(list(square.attacks.items())[:100])
+            play = dataclasses.replace(square, attacks=short)
+            cells = filled(play, Path(folder, "square"))
+            more = models(1, MNIST, 1000 + repeat)
+            extended = dataclasses.replace(play, models=play.models | more)
+            played = []
+
+            def tell(model, cells, played=played):
+                played.append(cells)
+
+            seconds, _ = clocked(cross_play, [extended], cells, Serial(), tell)
+            loading, _ = clocked(cross_play, [extended], cells, Serial())
+            passes, _ = clocked(bare, extended, f"model {1000 + repeat}")
+            figures[0].append(sum(played))
+            figures[1].append((seconds - loading) / passes)
+            played.clear()
+            cross_play([square], cells, Serial(), tell)
+            figures[2].append(sum(played))
+            path = Path(folder, "large")
+            cells = filled(large, path)
+            figures[3].append(path.stat().st_size / 1e6)
+            loading, (game,) = clocked(cross_play, [large], cells, Serial())
+            figures[4].append(loading)
+            assert game.costs["defender"].shape == (200, 200, EXAMPLES)
+    return found
