@@ -74,6 +74,13 @@ def filled(play, path):
     return cells
 
 
+def counted(play, cells):
+    """CPU seconds of a cross-play, and how many of its cells were played."""
+    played = []
+    seconds, _ = clocked(cross_play, [play], cells, Serial(), lambda _, n: played.append(n))
+    return seconds, sum(played)
+
+
 def rows(repeats):
     """Every figure by its name: what was found, and what is promised."""
     found = {
@@ -84,27 +91,19 @@ def rows(repeats):
         "200 x 200 of 1,000 examples, seconds to load": ([], 1.0),
     }
     figures = [figure for figure, _ in found.values()]
-    square, large = crossplay(100, 101, MNIST), crossplay(200, 200, DIGITS)
+    play, large = crossplay(100, 100, MNIST), crossplay(200, 200, DIGITS)
+    wide = crossplay(100, 101, DIGITS)
+    square = dataclasses.replace(wide, attacks=dict(list(wide.attacks.items())[:100]))
     for repeat in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            short = dict(list(square.attacks.items())[:100])
-            play = dataclasses.replace(square, attacks=short)
-            cells = filled(play, Path(folder, "square"))
-            more = models(1, MNIST, 1000 + repeat)
-            extended = dataclasses.replace(play, models=play.models | more)
-            played = []
-
-            def tell(model, cells, played=played):
-                played.append(cells)
-
-            seconds, _ = clocked(cross_play, [extended], cells, Serial(), tell)
-            loading, _ = clocked(cross_play, [extended], cells, Serial())
-            passes, _ = clocked(bare, extended, f"model {1000 + repeat}")
-            figures[0].append(sum(played))
+            cells, new = filled(play, Path(folder, "square")), f"model {1000 + repeat}"
+            row = dataclasses.replace(play, models=play.models | models(1, MNIST, 1000 + repeat))
+            seconds, played = counted(row, cells)
+            loading, _ = counted(row, cells)
+            passes, _ = clocked(bare, row, new)
+            figures[0].append(played)
             figures[1].append((seconds - loading) / passes)
-            played.clear()
-            cross_play([square], cells, Serial(), tell)
-            figures[2].append(sum(played))
+            figures[2].append(counted(wide, filled(square, Path(folder, "narrow")))[1])
             path = Path(folder, "large")
             cells = filled(large, path)
             figures[3].append(path.stat().st_size / 1e6)
