@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import Knowledge, Labelled
 from arena.actions.lp import Linf
+from arena.attacks.averaged import averaged
 from arena.attacks.input_diversity import InputDiversity
 from arena.attacks.pgd import PGD
 from arena.attacks.transfer import Transfer
@@ -37,9 +38,9 @@ def members(n=3, classes=3):
 
 def ensemble(combine, data, cost=None, of=None):
     """What the attack on these surrogates sees."""
-    strategy = Transfer(ERM(LINEAR), combine=combine)
-    turn = turn_on(None, strategy, data, cost=cost)
-    return strategy._view(of or members(classes=data.classes), turn)
+    of = of or members(classes=data.classes)
+    turn = turn_on(None, PGD(), data, cost=cost)
+    return averaged(of, [1 / len(of)] * len(of), combine, turn)
 
 
 def slope(function, x):

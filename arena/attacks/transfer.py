@@ -1,20 +1,18 @@
 """Transfer: attack surrogates of one's own and send what fools them [F12, F13]."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from arena import chance
+from arena.attacks.averaged import averaged
 from arena.attacks.bpda import BPDA
 from arena.attacks.pgd import PGD
-from arena.attacks.wrapped import Wrapped
-from arena.core import Classifier, Cost, Learner, Player, Strategy, Task, Turn
+from arena.core import Classifier, Learner, Player, Strategy, Task, Turn
 from arena.fields import Count
-from arena.knowledge import Knowledge, Ledger, View, WhiteBox
+from arena.knowledge import View
 from arena.learners.fitted import Fitted
 from arena.learners.training import Trainer
 
@@ -28,10 +26,7 @@ class Transfer(Strategy):
     attacked is their combination with equal weights, as what fools many fools another (Liu et al.
     2017, 1611.02770, section 5): of the logits (1710.06081, equation 9: best there), of the
     probabilities (its equation 10; 1611.02770, equation 4) or of the losses (equation 11), which
-    are the surrogates of the player's cost.
-
-    Differs from equation 11 in that only the gradient is that of the mean loss: answers, and the
-    loss by which an attack may rank its iterates, are those of the mean logits.
+    are the surrogates of the player's cost: see `averaged`.
 
     Attributes:
         guess: The algorithm it assumes, with the architecture it assumes; or several.
@@ -83,7 +78,9 @@ class Transfer(Strategy):
         Raises:
             ValueError: If there are no data to train a surrogate on.
         """
-        own = self._view(self._surrogates(turn), turn)
+        surrogates = self._surrogates(turn)
+        equal = [1 / len(surrogates)] * len(surrogates)
+        own = averaged(surrogates, equal, self.combine, turn)
         inner = replace(turn, look=lambda opponent, kind: own, closing=False)
         moved: Tensor = self.attack.respond(inner)
         return moved
@@ -110,69 +107,3 @@ class Transfer(Strategy):
             seed = chance.seed_of(turn.seed, "surrogate", *([k] if k else []))
             surrogates.append(algorithm.train(data, seed, task, learner, turn.store))
         return surrogates
-
-    def _view(self, surrogates: list[Classifier], turn: Turn) -> WhiteBox:
-        """What the attack sees in place of the defender."""
-        knowledge = Knowledge.white_box()
-        ledger = Ledger(len(turn.data), None, turn.data.x.device)
-        if len(surrogates) == 1:
-            return WhiteBox("surrogate", knowledge, {}, surrogates[0], ledger)
-        ensemble = _Ensemble(surrogates, self.combine)
-        view = WhiteBox("surrogates", knowledge, {}, ensemble, ledger)
-        return _MeanLoss(view, surrogates, turn) if self.combine == "losses" else view
-
-
-class _Ensemble(Classifier):
-    """The mean of the logits or the log of the mean probabilities of several classifiers."""
-
-    def __init__(self, members: list[Classifier], combine: str) -> None:
-        self._members, self._combine = members, combine
-        self.classes = members[0].classes
-
-    def logits(self, x: Tensor) -> Tensor:
-        each = torch.stack([member.logits(x) for member in self._members])
-        if self._combine == "probabilities":
-            return each.log_softmax(2).logsumexp(0) - math.log(len(each))
-        return each.mean(0)
-
-
-class _MeanLoss(Wrapped):
-    """The mean logits, with the gradient of the mean loss."""
-
-    def __init__(self, within: WhiteBox, members: list[Classifier], turn: Turn) -> None:
-        super().__init__(within)
-        self._members, self._cost, self._y = members, turn.player.cost, turn.data.y
-
-    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
-        return self._within.over(_ByLoss(self._members, self._cost, self._y[rows])).logits(x, rows)
-
-    def on(self, rows: Tensor) -> Self:
-        part = super().on(rows)
-        part._y = self._y[rows]
-        return part
-
-
-class _ByLoss(_Ensemble):
-    """The mean logits of inputs of true class `y` [B], with the gradient of their mean cost."""
-
-    def __init__(self, members: list[Classifier], cost: Cost, y: Tensor) -> None:
-        super().__init__(members, "logits")
-        self._cost, self._y = cost, y
-
-    def logits(self, x: Tensor) -> Tensor:
-        each = [member.logits(x) for member in self._members]
-        mean = torch.stack(each).mean(0).detach()
-        if not x.requires_grad:
-            return mean
-        loss = torch.stack([self._loss(logits) for logits in each]).mean(0)
-        # An attack sees logits, and derives its loss from them. They move along a direction v for
-        # which that loss rises at rate 1, as far as the mean loss does: the chain rule returns the
-        # mean loss's gradient, times <loss gradient, v> = 1, whatever the cost.
-        at = mean.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(self._loss(at).sum(), at)
-        wide = slope.double()  # float32 squares of a sure model's slopes underflow
-        along = (wide / wide.square().sum(1, keepdim=True).clamp(min=1e-60)).to(mean.dtype)
-        return mean + along * (loss - loss.detach())[:, None]
-
-    def _loss(self, logits: Tensor) -> Tensor:
-        return self._cost.surrogate(logits, self._y, self.classes)

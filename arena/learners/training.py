@@ -35,6 +35,7 @@ class Step:
         progress: Share of the training that is done, in [0, 1).
         task: What an attacker may do, if it is known.
         prepared: What `Trainer.prepared` made before the first step.
+        rows: The numbers [B] of the examples in the training data; None outside a training.
     """
 
     batch: Labelled
@@ -42,6 +43,7 @@ class Step:
     progress: float = 0.0
     task: Task | None = None
     prepared: Any = None
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Trainer(Strategy):
                 step = replace(
                     start,
                     batch=data[rows],
+                    rows=rows,
                     seed=chance.seed_of(start.seed, epoch, number),
                     progress=(epoch + number / len(batches)) / self.epochs,
                 )

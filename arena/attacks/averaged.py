@@ -1,0 +1,103 @@
+"""Several models seen as one: their average, for an attack that knows of a single model.
+
+Members m have weights w_m that sum to 1. Averaged are
+
+    logits          sum w_m z_m                    1710.06081, equation 9
+    probabilities   log sum w_m p_m                its equation 10; 1611.02770, equation 4
+    losses          the gradient of sum w_m l_m    its equation 11
+
+where l_m are the surrogates of the player's cost. Only the gradient is that of the mean loss:
+answers, and the loss by which an attack may rank its iterates, are those of the mean logits.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from arena.attacks.wrapped import Wrapped
+from arena.core import Classifier, Cost, Turn
+from arena.knowledge import Knowledge, Ledger, WhiteBox
+
+Combined = Literal["logits", "probabilities", "losses"]
+
+
+def averaged(
+    members: Sequence[Classifier], weights: Sequence[float], combine: Combined, turn: Turn
+) -> WhiteBox:
+    """A white box of the average, as the player whose turn it is sees it.
+
+    Passes are charged to a ledger of its own, one for all members together.
+    """
+    knowledge = Knowledge.white_box()
+    ledger = Ledger(len(turn.data), None, turn.data.x.device)
+    if len(members) == 1:
+        return WhiteBox("defender", knowledge, {}, members[0], ledger)
+    average = _Average(members, weights, combine)
+    view = WhiteBox("defender", knowledge, {}, average, ledger)
+    return _MeanLoss(view, average, turn) if combine == "losses" else view
+
+
+class _Average(Classifier):
+    """The mean of the logits, or the log of the mean probabilities, of several classifiers."""
+
+    def __init__(
+        self, members: Sequence[Classifier], weights: Sequence[float], combine: str
+    ) -> None:
+        self.members, self.weights, self._combine = members, weights, combine
+        self.classes = members[0].classes
+
+    def logits(self, x: Tensor) -> Tensor:
+        each = torch.stack([member.logits(x) for member in self.members])
+        shares = self.shares(each)
+        if self._combine == "probabilities":
+            return (each.log_softmax(2) + shares.log()[:, None, None]).logsumexp(0)
+        return torch.tensordot(shares, each, 1)
+
+    def shares(self, like: Tensor) -> Tensor:
+        """The weights [M], of the type and where `like` is."""
+        return torch.tensor(self.weights, dtype=like.dtype, device=like.device)
+
+
+class _MeanLoss(Wrapped):
+    """The mean logits, with the gradient of the mean loss."""
+
+    def __init__(self, within: WhiteBox, average: _Average, turn: Turn) -> None:
+        super().__init__(within)
+        self._average, self._cost, self._y = average, turn.player.cost, turn.data.y
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        return self._within.over(_ByLoss(self._average, self._cost, self._y[rows])).logits(x, rows)
+
+    def on(self, rows: Tensor) -> Self:
+        part = super().on(rows)
+        part._y = self._y[rows]
+        return part
+
+
+class _ByLoss(Classifier):
+    """The mean logits of inputs of true class `y` [B], with the gradient of their mean cost."""
+
+    def __init__(self, average: _Average, cost: Cost, y: Tensor) -> None:
+        self._average, self._cost, self._y = average, cost, y
+        self.classes = average.classes
+
+    def logits(self, x: Tensor) -> Tensor:
+        each = [member.logits(x) for member in self._average.members]
+        shares = self._average.shares(each[0])
+        mean = torch.tensordot(shares, torch.stack(each), 1).detach()
+        if not x.requires_grad:
+            return mean
+        loss = torch.tensordot(shares, torch.stack([self._loss(logits) for logits in each]), 1)
+        # An attack sees logits, and derives its loss from them. They move along a direction v for
+        # which that loss rises at rate 1, as far as the mean loss does: the chain rule returns the
+        # mean loss's gradient, times <loss gradient, v> = 1, whatever the cost.
+        at = mean.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(self._loss(at).sum(), at)
+        wide = slope.double()  # float32 squares of a sure model's slopes underflow
+        along = (wide / wide.square().sum(1, keepdim=True).clamp(min=1e-60)).to(mean.dtype)
+        return mean + along * (loss - loss.detach())[:, None]
+
+    def _loss(self, logits: Tensor) -> Tensor:
+        return self._cost.surrogate(logits, self._y, self.classes)

@@ -1,0 +1,131 @@
+"""Training against a mixture of attacks that stay as they are."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arena import chance
+from arena.attacks.pgd import PGD
+from arena.core import Labelled, Learner, Strategy, Task
+from arena.defenses.inner import Informed, attacked, check_attack, declared
+from arena.fields import Positive, Share
+from arena.learners.training import Step, Trainer
+from arena.store import Store
+
+_INNER = PGD(steps=7, step=0.3, returns="last")
+
+
+@dataclass(frozen=True)
+class Faced:
+    """What one attack makes of the whole training set.
+
+    Attributes:
+        x: The inputs, [N, ...], in the order of the training data.
+        name: What tells these inputs from all others.
+        weight: The probability of meeting this attack.
+    """
+
+    x: Tensor
+    name: str
+    weight: float
+
+    def __repr__(self) -> str:
+        # The store tells trainings apart by what they print.
+        return f"Faced({self.name}, {self.weight!r})"
+
+
+@dataclass(frozen=True)
+class StaticTraining(Informed):
+    """Best response to a mixed attacker: minimise another training's loss on what it plays.
+
+    In every minibatch each example meets an attack drawn afresh by the weights. The attacks were
+    made against models that stay as they are, as those of ensemble adversarial training (Tramer et
+    al. 2018, 1705.07204) are, and do not answer the model in training; so it learns to be right
+    where they lead, and nothing of where an attack on itself would. `own` is the share of
+    minibatches in which such an attack is met instead (1706.06083).
+
+    Attributes:
+        of: The training whose loss is minimised; it must look at a batch, not attack it.
+        faced: The attacks, with weights that sum to 1.
+        own: Probability that a minibatch is attacked as a white box of the model in training.
+        inner: The attack that then plays.
+
+    Raises:
+        ValueError: If the weights do not sum to 1 within 1e-6, or `of` attacks by itself or takes
+            steps of its own kind.
+    """
+
+    of: Trainer = field(kw_only=True)
+    faced: tuple[Faced, ...] = field(kw_only=True)
+    own: Share = 0.0
+    inner: Strategy = _INNER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_recipe(self.of)
+        check_attack(self.inner)
+        total = sum(each.weight for each in self.faced)
+        if not self.faced or abs(total - 1.0) > 1e-6:
+            raise ValueError(f"StaticTraining.faced: weights sum to {total:g}; make it 1")
+
+    def prepared(
+        self, data: Labelled, seed: int, task: Task | None, learner: Learner, store: Store | None
+    ) -> Any:
+        """As the training whose loss it is."""
+        return self.of.prepared(data, seed, task, learner, store)
+
+    def loss(self, module: nn.Module, step: Step) -> Tensor:
+        """The other training's loss of the attacked batch."""
+        return self.of.loss(module, replace(step, batch=replace(step.batch, x=self._met(step))))
+
+    def _met(self, step: Step) -> Tensor:
+        assert step.rows is not None, "a training numbers its examples"
+        key = chance.keys_of(chance.seed_of(step.seed, "met"), step.rows)
+        edges = torch.tensor([each.weight for each in self.faced], dtype=torch.float64).cumsum(0)
+        edges = (edges / edges[-1]).to(key.device)
+        drawn = torch.searchsorted(edges, chance.uniform(key).double(), right=True)
+        met = torch.empty_like(step.batch.x)
+        for number, each in enumerate(self.faced):
+            at = (drawn == number).nonzero().squeeze(1)
+            met[at] = each.x[step.rows[at]]
+        return met
+
+    def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
+        """One step down the loss, of a batch that met what the step's seed draws."""
+        coin = chance.seed_of(step.seed, "own") / 2.0**63
+        if coin >= self.own:
+            return super().update(module, optimizer, step)
+        moved = attacked(self.inner, module, step, declared(self, step))
+        return self.of.update(module, optimizer, replace(step, batch=replace(step.batch, x=moved)))
+
+
+def answering(
+    recipe: Trainer,
+    faced: tuple[Faced, ...],
+    own: float,
+    inner: Strategy = _INNER,
+    longer: Positive = 1.0,
+) -> StaticTraining:
+    """A recipe's best response to attacks, with its own options, for `longer` times its epochs."""
+    epochs = max(1, round(longer * recipe.epochs))
+    return StaticTraining(
+        recipe.learner,
+        epochs,
+        recipe.batch_size,
+        recipe.lr,
+        of=recipe,
+        faced=faced,
+        own=own,
+        inner=inner,
+    )
+
+
+def check_recipe(recipe: Trainer) -> None:
+    """Raises ValueError if a training cannot be answered through: its loss has to be of a batch."""
+    if isinstance(recipe, Informed) or type(recipe).update is not Trainer.update:
+        raise ValueError(
+            f"{type(recipe).__name__} is not a loss of a batch as it is given; answer with one that "
+            "is, such as defender/strategy=erm, and set study.own above 0 for attacks on itself"
+        )

@@ -1,0 +1,234 @@
+"""Double oracle and policy-space response oracles: populations that grow by best responses.
+
+McMahan, Gordon & Blum, ICML 2003; Lanctot et al. 2017 (1711.00832), Algorithm 1. Each iteration
+plays all cells of the population's game, solves it for a mixture of each player, and asks both
+oracles for a response. With exact oracles and the Nash meta-solver it ends in an equilibrium of the
+whole game. With trained ones it ends nowhere in particular, so each iteration says how far it is:
+the **exploitability** (NashConv)
+
+    e = u(d*, y) - u(x, a*)
+
+of mixtures x, y by replies d*, a*. It is a lower bound: a stronger reply may always exist. Half of
+the examples, drawn once, are for choosing (the mixtures, and which reply is the best), the other
+half for judging what was chosen; both replies are judged on the same examples, so the interval is
+of paired differences.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from arena import chance
+from arena.empirical.game import EmpiricalGame
+from arena.empirical.meta_solvers import Meta, mixtures
+from arena.empirical.oracles import Mixture, Oracles, crossed
+from arena.estimate import Estimate
+from arena.solvers.payoffs import Array
+
+_SPLITS = 20  # random halves by which the noise floor is averaged
+_NORMAL = 1.959964
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What an iteration found, before its responses join the population.
+
+    Payoffs are the defender's. Estimates are on the examples held out, with 95 % intervals (of no
+    width where payoffs are exact).
+
+    Attributes:
+        number: From 0.
+        game: The population's, with all its cells.
+        row: The defender's mixture of its models, [D].
+        column: The attacker's mixture of its attacks, [A].
+        value: u(x, y).
+        attacker_gain: What the attacker's best reply found takes off it.
+        defender_gain: What the defender's adds to it.
+        exploitability: Both together: a lower bound.
+        floor: What the population's own moves seem to gain by sampling alone, see `noise_floor`.
+        replies: The names of the replies judged: the defender's, the attacker's; "stay" where
+            nothing was found that does better than the mixture.
+        settled: Why it is the last one; None if it is not, or not for a reason of its own.
+    """
+
+    number: int
+    game: EmpiricalGame
+    row: Array
+    column: Array
+    value: Estimate
+    attacker_gain: Estimate
+    defender_gain: Estimate
+    exploitability: Estimate
+    floor: float
+    replies: tuple[str, str]
+    settled: str | None
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Which examples are for choosing, and which for judging; all of them where E is 1."""
+
+    chosen_on: Array
+    judged_on: Array
+
+    @classmethod
+    def of(cls, examples: int, seed: int) -> "Halves":
+        """Random halves of the examples."""
+        if examples == 1:
+            return cls(np.arange(1), np.arange(1))
+        order = np.random.default_rng(seed).permutation(examples)
+        return cls(np.sort(order[: examples // 2]), np.sort(order[examples // 2 :]))
+
+
+def double_oracle(
+    oracles: Oracles,
+    meta: Meta = "nash",
+    iterations: int = 10,
+    tolerance: float = 0.01,
+    seed: int = 0,
+) -> Iterator[Iteration]:
+    """Grows populations from the opening, an iteration at a time.
+
+    It settles once the exploitability found is below the tolerance, or cannot be told from zero,
+    or the responses are moves that the populations already hold.
+
+    Args:
+        oracles: The game.
+        meta: How mixtures are chosen.
+        iterations: The most.
+        tolerance: Of exploitability, in units of payoff.
+        seed: Of all responses, and of the halves.
+
+    Raises:
+        ValueError: If the tolerance is not above 0, there are no iterations, or the game is not
+            zero-sum.
+    """
+    if not tolerance > 0 or iterations < 1:
+        raise ValueError(f"tolerance={tolerance}, iterations={iterations}: both must be above 0")
+    halves = Halves.of(oracles.examples, chance.seed_of(seed, "halves"))
+    model, attack = oracles.opening()
+    models, attacks = {model: "model 0"}, {attack: "attack 0"}
+    for number in range(iterations):
+        game = crossed(oracles, models, attacks)
+        if not game.zero_sum:
+            raise ValueError(
+                "double oracle solves zero-sum games, and these players' costs do not sum to 0; "
+                "use attacker/cost=negation"
+            )
+        payoffs = game.payoffs("defender")
+        row, column = mixtures(meta, payoffs[:, :, halves.chosen_on].mean(2))
+        x, y = _named(models, row), _named(attacks, column)
+        joining = [
+            oracles.defend(y, chance.seed_of(seed, number, "model")),
+            oracles.attack(x, chance.seed_of(seed, number, "attack")),
+        ]
+        fresh = [
+            oracles.defend(y, chance.seed_of(seed, number, "fresh model"), fresh=True),
+            oracles.attack(x, chance.seed_of(seed, number, "fresh attack"), fresh=True),
+        ]
+        more_models = models | {fresh[0]: "fresh model", joining[0]: f"model {number + 1}"} | models
+        more_attacks = (
+            attacks | {fresh[1]: "fresh attack", joining[1]: f"attack {number + 1}"} | attacks
+        )
+        wide = crossed(oracles, more_models, more_attacks)
+        judged = judge(wide, game, row, column, halves)
+        known = joining[0] in models and joining[1] in attacks
+        yield Iteration(
+            number=number,
+            game=game,
+            row=row,
+            column=column,
+            floor=noise_floor(payoffs, meta, chance.seed_of(seed, "floor")),
+            settled=_settled(judged.exploitability, tolerance, known),
+            **vars(judged),
+        )
+        if _settled(judged.exploitability, tolerance, known):
+            return
+        models = _grown(models, joining[0], f"model {number + 1}")
+        attacks = _grown(attacks, joining[1], f"attack {number + 1}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What replies gain against mixtures; see `Iteration`."""
+
+    value: Estimate
+    attacker_gain: Estimate
+    defender_gain: Estimate
+    exploitability: Estimate
+    replies: tuple[str, str]
+
+
+def judge(
+    wide: EmpiricalGame, game: EmpiricalGame, row: Array, column: Array, halves: Halves
+) -> Judged:
+    """What the best replies in a wider game gain against mixtures of a part of it.
+
+    Which reply is the best is chosen on one half of the examples, its gain estimated on the other;
+    a player may stay with its mixture, and then gains exactly nothing.
+    """
+    payoffs = wide.payoffs("defender")
+    d = [wide.models.index(name) for name in game.models]
+    a = [wide.attacks.index(name) for name in game.attacks]
+    by_model = np.tensordot(column, payoffs[:, a], (0, 1))  # u(d, y) of every model, [D, E]
+    by_attack = np.tensordot(row, payoffs[d], (0, 0))  # u(x, a) of every attack, [A, E]
+    value = row @ by_model[d]
+    chosen, judged = halves.chosen_on, halves.judged_on
+    gains, names = [], []
+    for gain, known in ((by_model - value, wide.models), (value - by_attack, wide.attacks)):
+        means = gain[:, chosen].mean(1)
+        best = int(means.argmax())
+        better = means[best] > 0
+        gains.append(gain[best][judged] if better else np.zeros(len(judged)))
+        names.append(known[best] if better else "stay")
+    return Judged(
+        value=_paired(value[judged]),
+        defender_gain=_paired(gains[0]),
+        attacker_gain=_paired(gains[1]),
+        exploitability=_paired(gains[0] + gains[1]),
+        replies=(names[0], names[1]),
+    )
+
+
+def noise_floor(payoffs: Array, meta: Meta, seed: int) -> float:
+    """The exploitability that sampling alone would show in a game of these moves, [D, A, E].
+
+    Mixtures are solved on a random half of the examples, and the best replies among the same moves
+    picked and judged on the other half. Were payoffs exact, a Nash mixture could not be improved
+    upon within its own game. The mean of 20 splits; 0 where E is 1.
+    """
+    examples = payoffs.shape[2]
+    if examples == 1:
+        return 0.0
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(_SPLITS):
+        order = generator.permutation(examples)
+        one, other = (payoffs[:, :, half].mean(2) for half in np.array_split(order, 2))
+        row, column = mixtures(meta, one)
+        found.append(float((other @ column).max() - (row @ other).min()))
+    return float(np.mean(found))
+
+
+def _settled(exploitability: Estimate, tolerance: float, known: bool) -> str | None:
+    if exploitability.mean < tolerance:
+        return f"exploitability below {tolerance:g}"
+    if exploitability.low <= 0:
+        return "exploitability not told from 0"
+    return "the responses are known moves" if known else None
+
+
+def _paired(differences: Array) -> Estimate:
+    """The mean of paired differences [n] with its normal 95 % interval; exact where n is 1."""
+    n = len(differences)
+    half = _NORMAL * differences.std(ddof=1) / n**0.5 if n > 1 else 0.0
+    return Estimate(float(differences.mean()), float(half))
+
+
+def _named(names: dict[str, str], weights: Array) -> Mixture:
+    return {name: float(weight) for name, weight in zip(names, weights, strict=True)}
+
+
+def _grown(names: dict[str, str], name: str, called: str) -> dict[str, str]:
+    return names if name in names else {**names, name: called}
