@@ -75,6 +75,11 @@ class Events:
         )
         self._append(step=0, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes numbers by name, of one step of a study."""
+        found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._append(step=step, summary=Summary(value=found))
+
     def sweep(self, hparams: Sequence[Mapping[str, Any]]) -> None:
         """Declares what a sweep varied, typed so that the tab can filter, and what it measured."""
         values: dict[str, set[Any]] = {}

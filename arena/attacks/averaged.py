@@ -53,7 +53,8 @@ class _Average(Classifier):
         shares = self.shares(each)
         if self._combine == "probabilities":
             return (each.log_softmax(2) + shares.log()[:, None, None]).logsumexp(0)
-        return torch.tensordot(shares, each, 1)
+        mean: Tensor = torch.tensordot(shares, each, dims=1)
+        return mean
 
     def shares(self, like: Tensor) -> Tensor:
         """The weights [M], of the type and where `like` is."""
@@ -86,10 +87,11 @@ class _ByLoss(Classifier):
     def logits(self, x: Tensor) -> Tensor:
         each = [member.logits(x) for member in self._average.members]
         shares = self._average.shares(each[0])
-        mean = torch.tensordot(shares, torch.stack(each), 1).detach()
+        mean: Tensor = torch.tensordot(shares, torch.stack(each), dims=1).detach()
         if not x.requires_grad:
             return mean
-        loss = torch.tensordot(shares, torch.stack([self._loss(logits) for logits in each]), 1)
+        losses = torch.stack([self._loss(logits) for logits in each])
+        loss: Tensor = (shares[:, None] * losses).sum(0)
         # An attack sees logits, and derives its loss from them. They move along a direction v for
         # which that loss rises at rate 1, as far as the mean loss does: the chain rule returns the
         # mean loss's gradient, times <loss gradient, v> = 1, whatever the cost.
@@ -97,7 +99,8 @@ class _ByLoss(Classifier):
         (slope,) = torch.autograd.grad(self._loss(at).sum(), at)
         wide = slope.double()  # float32 squares of a sure model's slopes underflow
         along = (wide / wide.square().sum(1, keepdim=True).clamp(min=1e-60)).to(mean.dtype)
-        return mean + along * (loss - loss.detach())[:, None]
+        moved: Tensor = mean + along * (loss - loss.detach())[:, None]
+        return moved
 
     def _loss(self, logits: Tensor) -> Tensor:
         return self._cost.surrogate(logits, self._y, self.classes)

@@ -9,9 +9,9 @@ from torch import Tensor
 from arena import chance
 from arena.attacks.averaged import Combined, averaged
 from arena.attacks.descent import Best
-from arena.core import Classifier, Cost, Labelled, Player, Strategy, Turn, decide
+from arena.core import Classifier, Labelled, Player, Strategy, Turn, decide
 from arena.fields import Declared
-from arena.knowledge import INVALID, WhiteBox
+from arena.knowledge import INVALID, View, WhiteBox
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,16 @@ class Expectation(Declared):
         best = Best(turn.data.x)
         rows = torch.arange(len(turn.data), device=turn.data.x.device)
         for number, view in enumerate(self._views(models, weights, turn)):
-            part = replace(
-                turn,
-                seed=chance.seed_of(turn.seed, number) if number else turn.seed,
-                look=lambda opponent, kind, view=view: view,
-                closing=False,
-            )
-            x = self.attack.respond(part)
+            seed = chance.seed_of(turn.seed, number) if number else turn.seed
+            x = self._played(replace(turn, seed=seed, closing=False), view)
             if len(models) == 1:
                 return x
-            best.offer(x, *expected(models, weights, turn.player.cost, turn, x), rows)
+            best.offer(x, *expected(models, weights, turn, x), rows)
         return best.x
+
+    def _played(self, turn: Turn, view: View) -> Tensor:
+        x: Tensor = self.attack.respond(replace(turn, look=lambda opponent, kind: view))
+        return x
 
     def _views(
         self, models: Sequence[Classifier], weights: Sequence[float], turn: Turn
@@ -81,12 +80,13 @@ class Expectation(Declared):
 
 @torch.no_grad()
 def expected(
-    models: Sequence[Classifier], weights: Sequence[float], cost: Cost, turn: Turn, x: Tensor
+    models: Sequence[Classifier], weights: Sequence[float], turn: Turn, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What inputs `x` [B, ...] cost over a mixture of models: the expectation, and of surrogates.
 
     Both [B]; an answer that is not finite is no answer, and costs infinitely.
     """
+    cost = turn.player.cost
     first = torch.zeros(len(x), device=x.device)
     second = first.clone()
     for rows in turn.batches():

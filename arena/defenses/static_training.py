@@ -126,6 +126,6 @@ def check_recipe(recipe: Trainer) -> None:
     """Raises ValueError if a training cannot be answered through: its loss has to be of a batch."""
     if isinstance(recipe, Informed) or type(recipe).update is not Trainer.update:
         raise ValueError(
-            f"{type(recipe).__name__} is not a loss of a batch as it is given; answer with one that "
-            "is, such as defender/strategy=erm, and set study.own above 0 for attacks on itself"
+            f"{type(recipe).__name__} is no loss of a batch as it is given; use one that is, such "
+            "as defender/strategy=erm, with responding.own above 0 for attacks on itself"
         )

@@ -14,10 +14,11 @@ half for judging what was chosen; both replies are judged on the same examples, 
 of paired differences.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arena import chance
 from arena.empirical.game import EmpiricalGame
@@ -25,6 +26,8 @@ from arena.empirical.meta_solvers import Meta, mixtures
 from arena.empirical.oracles import Mixture, Oracles, crossed
 from arena.estimate import Estimate
 from arena.solvers.payoffs import Array
+
+Numbers = NDArray[np.int64]
 
 _SPLITS = 20  # random halves by which the noise floor is averaged
 _NORMAL = 1.959964
@@ -40,6 +43,7 @@ class Iteration:
     Attributes:
         number: From 0.
         game: The population's, with all its cells.
+        moves: The names by which the oracles know its models, and its attacks.
         row: The defender's mixture of its models, [D].
         column: The attacker's mixture of its attacks, [A].
         value: u(x, y).
@@ -54,6 +58,7 @@ class Iteration:
 
     number: int
     game: EmpiricalGame
+    moves: tuple[tuple[str, ...], tuple[str, ...]]
     row: Array
     column: Array
     value: Estimate
@@ -69,8 +74,8 @@ class Iteration:
 class Halves:
     """Which examples are for choosing, and which for judging; all of them where E is 1."""
 
-    chosen_on: Array
-    judged_on: Array
+    chosen_on: Numbers
+    judged_on: Numbers
 
     @classmethod
     def of(cls, examples: int, seed: int) -> "Halves":
@@ -119,34 +124,34 @@ def double_oracle(
         payoffs = game.payoffs("defender")
         row, column = mixtures(meta, payoffs[:, :, halves.chosen_on].mean(2))
         x, y = _named(models, row), _named(attacks, column)
-        joining = [
-            oracles.defend(y, chance.seed_of(seed, number, "model")),
-            oracles.attack(x, chance.seed_of(seed, number, "attack")),
-        ]
-        fresh = [
-            oracles.defend(y, chance.seed_of(seed, number, "fresh model"), fresh=True),
-            oracles.attack(x, chance.seed_of(seed, number, "fresh attack"), fresh=True),
-        ]
-        more_models = models | {fresh[0]: "fresh model", joining[0]: f"model {number + 1}"} | models
-        more_attacks = (
-            attacks | {fresh[1]: "fresh attack", joining[1]: f"attack {number + 1}"} | attacks
+        model = oracles.defend(y, chance.seed_of(seed, number, "model"))
+        attack = oracles.attack(x, chance.seed_of(seed, number, "attack"))
+        joined = {**models, model: models.get(model, f"model {number + 1}")}
+        joined_attacks = {**attacks, attack: attacks.get(attack, f"attack {number + 1}")}
+        fresh_model = oracles.defend(y, chance.seed_of(seed, number, "fresh model"), fresh=True)
+        fresh_attack = oracles.attack(x, chance.seed_of(seed, number, "fresh attack"), fresh=True)
+        wide = crossed(
+            oracles,
+            {fresh_model: "fresh model"} | joined,
+            {fresh_attack: "fresh attack"} | joined_attacks,
         )
-        wide = crossed(oracles, more_models, more_attacks)
         judged = judge(wide, game, row, column, halves)
-        known = joining[0] in models and joining[1] in attacks
+        settled = _settled(
+            judged.exploitability, tolerance, joined == models and joined_attacks == attacks
+        )
         yield Iteration(
             number=number,
             game=game,
+            moves=(tuple(models), tuple(attacks)),
             row=row,
             column=column,
             floor=noise_floor(payoffs, meta, chance.seed_of(seed, "floor")),
-            settled=_settled(judged.exploitability, tolerance, known),
+            settled=settled,
             **vars(judged),
         )
-        if _settled(judged.exploitability, tolerance, known):
+        if settled:
             return
-        models = _grown(models, joining[0], f"model {number + 1}")
-        attacks = _grown(attacks, joining[1], f"attack {number + 1}")
+        models, attacks = joined, joined_attacks
 
 
 @dataclass(frozen=True)
@@ -183,12 +188,36 @@ def judge(
         gains.append(gain[best][judged] if better else np.zeros(len(judged)))
         names.append(known[best] if better else "stay")
     return Judged(
-        value=_paired(value[judged]),
-        defender_gain=_paired(gains[0]),
-        attacker_gain=_paired(gains[1]),
-        exploitability=_paired(gains[0] + gains[1]),
+        value=paired(value[judged]),
+        defender_gain=paired(gains[0]),
+        attacker_gain=paired(gains[1]),
+        exploitability=paired(gains[0] + gains[1]),
         replies=(names[0], names[1]),
     )
+
+
+def secured(
+    oracles: Oracles, commitments: Mapping[str, Mixture], seed: int = 0
+) -> dict[str, Array]:
+    """What each mixed commitment leaves the defender, example by example, [E].
+
+    Against an attacker who knows it, and is dealt a fresh best response to each of them: for every
+    example it plays the one that costs this commitment most. All meet the same attacks, so that
+    none looks strong because the attack on it searched badly.
+    """
+    attacks = [
+        oracles.attack(mixture, chance.seed_of(seed, "secured", number), fresh=True)
+        for number, mixture in enumerate(commitments.values())
+    ]
+    found = {}
+    for called, mixture in commitments.items():
+        support = [name for name, weight in mixture.items() if weight > 0]
+        payoffs = crossed(
+            oracles, {name: name for name in support}, {name: name for name in attacks}
+        ).payoffs("defender")
+        weights = np.array([mixture[name] for name in support])
+        found[called] = np.tensordot(weights, payoffs, 1).min(0)
+    return found
 
 
 def noise_floor(payoffs: Array, meta: Meta, seed: int) -> float:
@@ -219,16 +248,12 @@ def _settled(exploitability: Estimate, tolerance: float, known: bool) -> str | N
     return "the responses are known moves" if known else None
 
 
-def _paired(differences: Array) -> Estimate:
-    """The mean of paired differences [n] with its normal 95 % interval; exact where n is 1."""
+def paired(differences: Array, z: float = _NORMAL) -> Estimate:
+    """The mean of paired differences [n] with its normal interval (of 95 %); exact where n is 1."""
     n = len(differences)
-    half = _NORMAL * differences.std(ddof=1) / n**0.5 if n > 1 else 0.0
+    half = z * differences.std(ddof=1) / n**0.5 if n > 1 else 0.0
     return Estimate(float(differences.mean()), float(half))
 
 
 def _named(names: dict[str, str], weights: Array) -> Mixture:
     return {name: float(weight) for name, weight in zip(names, weights, strict=True)}
-
-
-def _grown(names: dict[str, str], name: str, called: str) -> dict[str, str]:
-    return names if name in names else {**names, name: called}

@@ -122,7 +122,7 @@ class Given(Oracles):
     @property
     def examples(self) -> int:
         """E."""
-        return self._payoffs.shape[2]
+        return int(self._payoffs.shape[2])
 
     def opening(self) -> tuple[str, str]:
         """The first row and column."""

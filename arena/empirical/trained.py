@@ -14,14 +14,15 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from arena import chance
+from arena.attacks.averaged import Combined
 from arena.attacks.expectation import Expectation
-from arena.core import Classifier, Labelled, Player, Strategy, Task, Turn
+from arena.core import Labelled, Player, Strategy, Task, Turn
 from arena.defenses.inner import check_attack
 from arena.defenses.retrain import Retrain
 from arena.defenses.static_training import Faced, answering, check_recipe
@@ -29,8 +30,8 @@ from arena.empirical.game import Costs
 from arena.empirical.oracles import Mixture, Oracles, checked
 from arena.fields import Count, Declared, Positive, Share
 from arena.games.evasion import EvasionBoard
-from arena.games.game import Past
-from arena.knowledge import Ledger, View
+from arena.games.scoring import Committed, Sent
+from arena.knowledge import REFUSED, Ledger, View
 from arena.learners.training import Trainer
 from arena.store import Place, Store, fingerprint
 
@@ -55,7 +56,7 @@ class Responding(Declared):
     inner: Strategy
     stronger: Strategy
     own: Share = 0.0
-    averages: tuple[str, ...] = ("probabilities", "losses")
+    averages: tuple[Literal["logits", "probabilities", "losses"], ...] = ("probabilities", "losses")
     alone: bool = True
     training: Count | None = None
     longer: Positive = 2.0
@@ -64,14 +65,30 @@ class Responding(Declared):
         super().__post_init__()
         Expectation(self.stronger, self.averages, self.alone)
 
-    def check(self, players: Mapping[str, Player]) -> None:
+    def check(self, players: Mapping[str, Player], classes: int) -> None:
         """Checks that both players can respond to mixtures.
 
         Raises:
-            ValueError: If the attacker does not see models, or plays what is no attack on one; if
-                the defender's strategy is no training that can answer policies.
+            ValueError: If the costs of an answer do not sum to 0; if the attacker does not see
+                models, or plays what is no attack on one; if the defender's strategy is no training
+                that can answer policies.
         """
-        attacker = players["attacker"]
+        attacker, defender = players["attacker"], players["defender"]
+        y = torch.arange(classes)
+        answers = torch.cat([y, torch.tensor([REFUSED])])
+        try:
+            ours, theirs = (
+                p.cost.answered(answers[None], y[:, None]) for p in (attacker, defender)
+            )
+            opposed = bool((ours + theirs == 0).all())
+        except NotImplementedError:
+            opposed = False
+        if not opposed:
+            raise ValueError(
+                f"the attacker's {type(attacker.cost).__name__} and the defender's "
+                f"{type(defender.cost).__name__} do not sum to 0 for every answer; mixtures are "
+                "solved for zero-sum games: use attacker/cost=negation"
+            )
         if not attacker.knowledge.parameters:
             raise ValueError(
                 "the attacker best-responds to models that it sees; use "
@@ -81,7 +98,7 @@ class Responding(Declared):
             Expectation(attack).check(attacker)
         check_attack(self.inner)
         self.inner.check(attacker)
-        check_recipe(recipe_of(players["defender"].strategy))
+        check_recipe(recipe_of(defender.strategy))
 
 
 def recipe_of(strategy: Strategy) -> Trainer:
@@ -105,7 +122,7 @@ class Policy:
 
     attack: Strategy | None
     models: tuple[tuple[str, float], ...]
-    averages: tuple[Any, ...]
+    averages: tuple[Combined, ...]
     alone: bool
     seed: int
 
@@ -139,9 +156,9 @@ class TrainedOracles(Oracles):
             "scored": fingerprint(self._scored.x, self._scored.y),
             "training": fingerprint(self._training.x, self._training.y),
         }
-        self._models: dict[str, Classifier] = {}
+        self._committed: dict[str, Committed] = {}
         self._policies: dict[str, Policy] = {}
-        self._played: dict[str, Tensor] = {}
+        self._sent: dict[str, Sent] = {}
         self._cells: dict[tuple[str, str], Mapping[str, Costs]] = {}
 
     @property
@@ -174,19 +191,19 @@ class TrainedOracles(Oracles):
         task = Task(data.shape, data.classes, data.box, player.actions, player.cost)
         model = training.train(data, seed, task, store=self._store)
         name = "model " + fingerprint(*model.state().values())[:16]
-        self._models[name] = model
+        if name not in self._committed:
+            self._committed[name] = self._board.scoring.committed(model)
         return name
 
     def costs(self, model: str, attack: str) -> Mapping[str, Costs]:
         """What the scored half costs, by the rules of the game."""
         if (model, attack) not in self._cells:
-            board, dealt = self._board, self._board.dealt
-            ledger = Ledger(len(dealt), None, dealt.x.device)
-            standing = {"attacker": self._played[attack], "defender": self._models[model]}
-            scores = board.costs(Past(standing, {}, {}, {"attacker": ledger}))
-            if scores.notes:
-                raise ValueError(f"{attack} on {model}: {scores.notes[0]}")
-            costs = {name: cost.numpy() for name, cost in scores.costs.items()}
+            scoring = self._board.scoring
+            outcome = scoring.outcome(self._committed[model], self._sent[attack])
+            if not bool(outcome.valid.all()):
+                count = int((~outcome.valid).sum())
+                raise ValueError(f"{count} inputs got NaN or infinite logits: {attack} on {model}")
+            costs = {name: cost.numpy() for name, cost in scoring.costs(outcome).items()}
             self._cells[model, attack] = costs
         return self._cells[model, attack]
 
@@ -202,7 +219,9 @@ class TrainedOracles(Oracles):
             self._policies[name] = policy
             dealt, rows = self._board.dealt, self._board.scored
             x = dealt.x.index_copy(0, rows, self._crafted(policy, "scored"))
-            self._played[name] = self._board.check("attacker", x)
+            ledger = Ledger(len(dealt), None, dealt.x.device)
+            legal = self._board.check("attacker", x)
+            self._sent[name] = self._board.scoring.sent(legal, ledger.queries, ledger.gradients)
         return name
 
     def _crafted(self, policy: Policy, part: str) -> Tensor:
@@ -241,7 +260,7 @@ class TrainedOracles(Oracles):
             batch_size=self._batch_size,
             look=look,
         )
-        models = [self._models[name] for name, _ in policy.models]
+        models = [self._committed[name].model for name, _ in policy.models]
         weights = [weight for _, weight in policy.models]
         reply = Expectation(policy.attack, policy.averages, policy.alone)
         return reply.respond(models, weights, turn).detach()
