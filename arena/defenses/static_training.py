@@ -80,6 +80,11 @@ class StaticTraining(Informed):
         """The other training's loss of the attacked batch."""
         return self.of.loss(module, replace(step, batch=replace(step.batch, x=self._met(step))))
 
+    def sample(self, data: Labelled, rows: Tensor, start: Step) -> Labelled:
+        """What attacks make of the inputs: it need not be right about these as they are."""
+        batch = data[rows]
+        return replace(batch, x=self._met(replace(start, batch=batch, rows=rows)))
+
     def _met(self, step: Step) -> Tensor:
         assert step.rows is not None, "a training numbers its examples"
         key = chance.keys_of(chance.seed_of(step.seed, "met"), step.rows)

@@ -89,6 +89,13 @@ class Trainer(Strategy):
         """What the losses need beside the model in training, such as a teacher."""
         return None
 
+    def sample(self, data: Labelled, rows: Tensor, start: Step) -> Labelled:
+        """What a model in training is asked about, to tell whether it guesses: what it trains on.
+
+        By default the inputs as they are.
+        """
+        return data[rows]
+
     def train(
         self,
         data: Labelled,
@@ -166,7 +173,7 @@ class Trainer(Strategy):
                 losses.append(self.update(module, optimizer, step))
             self._check_finite(module, torch.stack(losses), epoch, place)
             if (epoch + 1) * len(batches) >= _JUDGED:
-                guesses = _guesses(module, data[order[:_SAMPLE]])
+                guesses = _guesses(module, self.sample(data, order[:_SAMPLE], start))
                 self._check_learned(guesses, learned, epoch, len(batches), place)
                 learned = learned or guesses is None
             place.keep(partial(_progress, module, optimizer, epoch + 1, learned))

@@ -70,10 +70,10 @@ class RepeatedPlay(Study):
         halves = Halves.of(oracles.examples, chance.seed_of(setup.seed, "halves"))
         events = Events(setup.folder)
         rounds: dict[Memory, list[Round]] = {memory: [] for memory in MEMORIES}
-        with progress(len(MEMORIES) * (self.rounds + 1)) as tell:
+        with progress(len(MEMORIES) * (self.rounds + 2)) as tell:
             for memory in MEMORIES:
                 endless = repeated_play(oracles, memory, halves, chance.seed_of(setup.seed, "play"))
-                for each in itertools.islice(endless, self.rounds + 1):
+                for each in itertools.islice(endless, self.rounds + 2):
                     rounds[memory].append(each)
                     at = {"row": {each.model: each.model}, "column": {each.attack: each.attack}}
                     payoff = crossed(oracles, *at.values()).payoffs("defender").mean()
@@ -99,14 +99,18 @@ class RepeatedPlay(Study):
 def side_by_side(
     oracles: Oracles, rounds: Mapping[Memory, Sequence[Round]], halves: Halves
 ) -> dict[Memory, Played]:
-    """All responders' moves against each other, and every round's mixtures judged by them."""
+    """All responders' moves against each other, and every round's mixtures judged by them.
+
+    The last round of each is not shown: its moves are there to answer those of the one before.
+    """
     every = [each for own in rounds.values() for each in own]
     models = {each.model: each.model for each in every}
     attacks = {each.attack: each.attack for each in every}
     game = crossed(oracles, models, attacks)
     payoffs = game.payoffs("defender")
     found = {}
-    for memory, own in rounds.items():
+    for memory, all_ in rounds.items():
+        own = all_[:-1]
         d = [game.models.index(each.model) for each in own]
         a = [game.attacks.index(each.attack) for each in own]
         found[memory] = Played(
