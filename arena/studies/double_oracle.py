@@ -247,14 +247,14 @@ def curve(found: Sequence[Iteration], tolerance: float) -> "Figure":
     left.plot(at, [each.floor for each in found], color="grey", label="noise floor")
     left.axhline(tolerance, color="black", lw=0.7, ls="-.", label="tolerance")
     left.set(ylabel="payoff", ylim=(-0.02, None))
-    left.legend(frameon=False, fontsize="small")
+    left.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     banded(right, [each.value for each in found], label="value in the population's game")
     low = [each.value.mean - each.attacker_gain.mean for each in found]
     high = [each.value.mean + each.defender_gain.mean for each in found]
     right.plot(at, high, "k:", lw=1, label="value ± best replies found")
     right.plot(at, low, "k:", lw=1)
     right.set(ylabel="defender's payoff")
-    right.legend(frameon=False, fontsize="small")
+    right.legend(frameon=False, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
     for place, name, mixtures in (
         (axes[1][0], "model", [each.row for each in found]),
         (axes[1][1], "attack", [each.column for each in found]),

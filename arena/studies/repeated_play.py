@@ -238,5 +238,5 @@ def side_by_side_figure(played: Mapping[Memory, Played]) -> "Figure":
     for axes in (*maps, left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     maps[0].yaxis.set_major_locator(MaxNLocator(integer=True))
-    left.legend(frameon=False, fontsize="small")
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
