@@ -136,7 +136,7 @@ def test_what_is_no_loss_of_a_batch_is_refused(recipe):
 def test_weights_must_sum_to_one(weights):
     faced = tuple(Faced(torch.zeros(1), str(w), w) for w in weights)
     with pytest.raises(ValueError, match="make it 1"):
-        StaticTraining(LINEAR, of=ERM(LINEAR), faced=faced)
+        StaticTraining(LINEAR, of=ERM(LINEAR), attacks=faced)
 
 
 def test_a_step_outside_a_training_has_no_numbers():

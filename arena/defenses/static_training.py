@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from arena import chance
 from arena.attacks.pgd import PGD
 from arena.core import Labelled, Learner, Strategy, Task
-from arena.defenses.inner import Informed, attacked, check_attack, declared
+from arena.defenses.inner import Informed, attacked, check_attack
 from arena.fields import Positive, Share
 from arena.learners.training import Step, Trainer
 from arena.store import Store
@@ -48,7 +48,7 @@ class StaticTraining(Informed):
 
     Attributes:
         of: The training whose loss is minimised; it must look at a batch, not attack it.
-        faced: The attacks, with weights that sum to 1.
+        attacks: What is met, with weights that sum to 1.
         own: Probability that a minibatch is attacked as a white box of the model in training.
         inner: The attack that then plays.
 
@@ -58,7 +58,7 @@ class StaticTraining(Informed):
     """
 
     of: Trainer = field(kw_only=True)
-    faced: tuple[Faced, ...] = field(kw_only=True)
+    attacks: tuple[Faced, ...] = field(kw_only=True)
     own: Share = 0.0
     inner: Strategy = _INNER
 
@@ -66,9 +66,9 @@ class StaticTraining(Informed):
         super().__post_init__()
         check_recipe(self.of)
         check_attack(self.inner)
-        total = sum(each.weight for each in self.faced)
-        if not self.faced or abs(total - 1.0) > 1e-6:
-            raise ValueError(f"StaticTraining.faced: weights sum to {total:g}; make it 1")
+        total = sum(each.weight for each in self.attacks)
+        if not self.attacks or abs(total - 1.0) > 1e-6:
+            raise ValueError(f"StaticTraining.attacks: weights sum to {total:g}; make it 1")
 
     def prepared(
         self, data: Labelled, seed: int, task: Task | None, learner: Learner, store: Store | None
@@ -88,11 +88,11 @@ class StaticTraining(Informed):
     def _met(self, step: Step) -> Tensor:
         assert step.rows is not None, "a training numbers its examples"
         key = chance.keys_of(chance.seed_of(step.seed, "met"), step.rows)
-        edges = torch.tensor([each.weight for each in self.faced], dtype=torch.float64).cumsum(0)
+        edges = torch.tensor([each.weight for each in self.attacks], dtype=torch.float64).cumsum(0)
         edges = (edges / edges[-1]).to(key.device)
         drawn = torch.searchsorted(edges, chance.uniform(key).double(), right=True)
         met = torch.empty_like(step.batch.x)
-        for number, each in enumerate(self.faced):
+        for number, each in enumerate(self.attacks):
             at = (drawn == number).nonzero().squeeze(1)
             met[at] = each.x[step.rows[at]]
         return met
@@ -102,7 +102,7 @@ class StaticTraining(Informed):
         coin = chance.seed_of(step.seed, "own") / 2.0**63
         if coin >= self.own:
             return super().update(module, optimizer, step)
-        moved = attacked(self.inner, module, step, declared(self, step))
+        moved = attacked(self.inner, module, step, self.faced(step))
         return self.of.update(module, optimizer, replace(step, batch=replace(step.batch, x=moved)))
 
 
@@ -121,7 +121,7 @@ def answering(
         recipe.batch_size,
         recipe.lr,
         of=recipe,
-        faced=faced,
+        attacks=faced,
         own=own,
         inner=inner,
     )
