@@ -153,6 +153,21 @@ def test_a_wrapper_that_changes_nothing_is_the_attack_within(idle, classes):
         assert torch.equal(wrapped, plain)
 
 
+def test_the_passes_of_an_average_together_are_a_batch():
+    rows = []
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            rows.append(len(x))
+            return super().forward(x)
+
+    with torch.random.fork_rng(devices=[]):
+        model = committed(nn.Sequential(nn.Flatten(), Counting(60, 3)), 3)
+    attack, data = EOT(PGD(2, 0.4), draws=4), points(40)
+    attack.respond(turn_on(seen(model, data), attack, data, batch_size=24))
+    assert max(rows) == 24 // 4
+
+
 def test_a_wrapper_serves_part_of_a_turn_as_it_serves_the_whole():
     data, model = points(), behind(GaussianNoise(0.2))
     some = torch.tensor([3, 4, 11, 30])

@@ -26,8 +26,8 @@ class EOT(Wrapper):
     Differs from the paper, which averages the loss: the loss is the inner attack's own, so what is
     averaged is what reaches it. The log of the mean probability (by default) is the loss of the
     answer that a random defender gives on average; the mean of the logits keeps a gradient where
-    some draws are sure of themselves. The passes of one average are of one batch each, but the
-    memory of all of them is held until the gradient is taken.
+    some draws are sure of themselves. The memory of all passes of an average is held until the
+    gradient is taken, so a batch has fewer examples, by the number of draws.
 
     Attributes:
         draws: Passes to average.
@@ -38,6 +38,10 @@ class EOT(Wrapper):
     draws: Count = 10
     average: Literal["probabilities", "logits"] = "probabilities"
     transformation: Transformation | None = None
+
+    def respond(self, turn: Turn) -> Tensor:
+        """What the attack finds, in batches so small that all `draws` of one count as one."""
+        return super().respond(replace(turn, batch_size=max(turn.batch_size // self.draws, 1)))
 
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
         """The view of the average."""
