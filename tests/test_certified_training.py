@@ -48,7 +48,7 @@ def certified(model, data, bound):
 def test_the_bounded_loss_is_at_least_that_of_legal_outputs(bound, space, digits):
     data = digits[1][:20]
     module = CNN((4,), 10).build(data.shape, 10, 0)
-    bounded = bounded_loss(bound, module, Step(data, 0), task_of(data, space), 1.0)
+    bounded = bounded_loss(bound, module, Step(data, 0), task_of(data, space))
     for draw in range(5):
         z = space.sample(data.x, chance.keys(draw, len(data)))
         assert cross_entropy(module(z), data.y) <= bounded + 1e-5

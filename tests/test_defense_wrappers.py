@@ -37,7 +37,7 @@ from arena.defenses.transformed import Transformed
 from arena.knowledge import REFUSED, Ledger, SampleView
 from arena.learners.classifiers import ModuleClassifier, RandomClassifier
 from arena.learners.networks import MLP
-from arena.learners.preprocessing import Preprocessing, Transformation
+from arena.learners.preprocessing import Preprocessing, Transformation, coins
 from arena.learners.transformations import BitDepth, GaussianNoise, ResizePad
 
 LEARNER = MLP((24,))
@@ -388,7 +388,10 @@ def test_a_white_box_can_differentiate_the_detector():
     x = data.x[:20].requires_grad_()
     logits = model.logits(x)
     (gradient,) = torch.autograd.grad((logits[:, 10] - logits[:, :10].amax(1)).sum(), x)
-    assert (gradient.flatten(1).abs().amax(1) > 0).all()
+    # Where the draw leaves an input as large as it was, nothing was squeezed: no distance.
+    _, distance = model.module.looked(x.detach(), coins(x.detach(), False))
+    assert torch.equal(gradient.flatten(1).abs().amax(1) > 0, distance > 0)
+    assert (distance > 0).sum() > 10
 
 
 # Smoothing -------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def test_a_match_killed_while_it_writes_ends_as_an_unbroken_one(tmp_path, moment
 
 
 @pytest.mark.parametrize(
-    "moments", ["20", pytest.param("all", marks=pytest.mark.slow)], ids=["some", "all"]
+    "moments", ["32", pytest.param("all", marks=pytest.mark.slow)], ids=["some", "all"]
 )
 def test_who_moves_first_killed_midway_ends_as_an_unbroken_one(tmp_path, moments):
     study = ["study=who_moves_first", "study.rounds=1", "study.seeds=1"]
