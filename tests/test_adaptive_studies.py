@@ -95,7 +95,7 @@ def test_options_of_double_oracle_are_checked(shell, wrong):
 
 # Files are written in three moments each: torn, whole, in its place. Every run keeps what it trains
 # and crafts in a folder of its own, so that it owes nothing to the others.
-SEVERAL = "10,14,21,28,36,45,50"
+SEVERAL = "10,14,21,28,36,45"
 
 
 @pytest.mark.parametrize(
