@@ -190,6 +190,7 @@ def test_the_executors_and_seeds_make_no_difference(ran, tmp_path):
             },
             "'FGSM vs A' and 'FGSM vs A' cannot be told apart",
         ),
+        ({"cells": (1.0, 0.0)}, r"cells = \[1.0, 0.0\]: give the least"),
     ],
 )
 def test_what_is_no_game_is_refused(changed, match):

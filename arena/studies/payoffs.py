@@ -52,7 +52,8 @@ class Payoffs(Study):
         executor: What plays matches and cells.
 
     Raises:
-        ValueError: If the roster is not that of one game, see `Roster`.
+        ValueError: If the roster is not that of one game, see `Roster`, or the least that a cell
+            can cost is more than the most.
     """
 
     title: str
@@ -66,6 +67,11 @@ class Payoffs(Study):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.roster
+        if self.cells is not None and not self.cells[0] <= self.cells[1]:
+            raise ValueError(
+                f"Payoffs.cells = {list(self.cells)}: give the least that a cell can cost the "
+                "defender, then the most"
+            )
 
     @property
     def roster(self) -> Roster:
