@@ -47,7 +47,8 @@ def test_double_oracle_leaves_its_curve(shell, tmp_path):
     assert all(-1 <= float(row["attack 0"]) <= 0 for row in payoffs)
     assert (folder / "exploitability.png").read_bytes()[:4] == b"\x89PNG"
     assert "<svg" in (folder / "report.html").read_text()
-    assert list(folder.glob("events.*"))
+    (events,) = folder.glob("events.*")
+    assert (folder / "exploitability.png").read_bytes() in events.read_bytes()
 
 
 def test_repeated_play_leaves_every_cell(shell, tmp_path):

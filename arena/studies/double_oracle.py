@@ -76,6 +76,7 @@ class DoubleOracle(Study):
         write_csv(setup.folder / "exploitability.csv", [scalars(each) for each in found])
         write_csv(setup.folder / "payoffs.csv", _cells(found[-1]))
         figure = save_figure(curve(found, self.tolerance), setup.folder, "exploitability")
+        events.image("exploitability", (setup.folder / "exploitability.png").read_bytes())
         report = save_study(setup.folder, Page("Double oracle", tables, [figure]))
         print(f"Figure: {Path(setup.folder, 'exploitability.png')}")
         print(f"Report: {report}")

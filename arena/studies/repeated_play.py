@@ -90,6 +90,7 @@ class RepeatedPlay(Study):
         write_csv(setup.folder / "rounds.csv", list(_lines(played)))
         write_csv(setup.folder / "cross_play.csv", list(_cells(played)))
         figure = save_figure(side_by_side_figure(played), setup.folder, "repeated_play")
+        events.image("repeated_play", (setup.folder / "repeated_play.png").read_bytes())
         report = save_study(setup.folder, Page("Repeated play", tables, [figure]))
         print(f"Figure: {Path(setup.folder, 'repeated_play.png')}")
         print(f"Report: {report}")
