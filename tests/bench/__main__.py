@@ -17,6 +17,7 @@ import scipy
 import torch
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from . import attacks, cells, match, models, solvers, training
 
@@ -98,6 +99,7 @@ def main():
         if unknown := set(getattr(given, name).split(",")) - set(known_names):
             parser.error(f"--{name} knows {', '.join(known_names)}, not {', '.join(unknown)}")
     torch.set_num_threads(1)
+    threadpool_limits(1)  # numpy's and scipy's: their threads' waiting would count as CPU seconds
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = platform.machine() if device.type == "cpu" else torch.cuda.get_device_name(device)
     figures = {"torch": torch.__version__, "device": where, "cores": os.cpu_count()}

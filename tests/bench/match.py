@@ -26,7 +26,14 @@ def default_match(folder):
     made = {key: schema.build(config[key]) for key in ("game", "order", "attacker", "defender")}
     players = {name: made[name] for name in ("attacker", "defender")}
     return Setup(
-        made["game"], players, made["order"], config["seed"], config["batch_size"], folder, config
+        game=made["game"],
+        players=players,
+        order=made["order"],
+        seed=config["seed"],
+        batch_size=config["batch_size"],
+        folder=folder,
+        store=None,
+        config=config,
     )
 
 
