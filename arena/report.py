@@ -3,6 +3,7 @@
 import argparse
 import base64
 import csv
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,13 +96,15 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> str:
 
 
 def save_records(records: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Path:
-    """Saves records as NAME.csv, a column for each name in any of them."""
-    path = folder / f"{name}.csv"
+    """Saves records as NAME.csv, atomically, a column for each name in any of them."""
+    from arena.files import atomically
+
+    path, text = folder / f"{name}.csv", io.StringIO()
     names = dict.fromkeys(key for record in records for key in record)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    atomically(path, text.getvalue().encode())
     return path
 
 

@@ -1,7 +1,5 @@
 """Adaptive response to the end: populations that grow by best responses, and how far they are."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from arena.events import Events
 from arena.fields import Count, Positive
 from arena.files import atomically
 from arena.games.evasion import EvasionBoard
-from arena.report import Page, Table, number, print_table, save_figure, save_study
+from arena.report import Page, Table, number, print_table, save_figure, save_records, save_study
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -73,8 +71,8 @@ class DoubleOracle(Study):
         tables = [iterations_table(found), secured_table(randomised)]
         for table in tables:
             print_table(table)
-        write_csv(setup.folder / "exploitability.csv", [scalars(each) for each in found])
-        write_csv(setup.folder / "payoffs.csv", _cells(found[-1]))
+        save_records([scalars(each) for each in found], setup.folder, "exploitability")
+        save_records(_cells(found[-1]), setup.folder, "payoffs")
         figure = save_figure(curve(found, self.tolerance), setup.folder, "exploitability")
         events.image("exploitability", (setup.folder / "exploitability.png").read_bytes())
         report = save_study(setup.folder, Page("Double oracle", tables, [figure]))
@@ -221,15 +219,6 @@ def _cells(each: Iteration) -> list[dict[str, Any]]:
         {"model": model, **dict(zip(each.game.attacks, row.tolist(), strict=True))}
         for model, row in zip(each.game.models, means, strict=True)
     ]
-
-
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows of the same columns, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomically(path, text.getvalue().encode())
 
 
 def curve(found: Sequence[Iteration], tolerance: float) -> "Figure":

@@ -17,9 +17,9 @@ from arena.empirical.trained import Responding
 from arena.estimate import Estimate
 from arena.events import Events
 from arena.fields import Count
-from arena.report import Page, Table, print_table, save_figure, save_study
+from arena.report import Page, Table, print_table, save_figure, save_records, save_study
 from arena.solvers.payoffs import Array
-from arena.studies.double_oracle import BOUND, oracles_of, write_csv
+from arena.studies.double_oracle import BOUND, oracles_of
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -87,8 +87,8 @@ class RepeatedPlay(Study):
         tables = [summary_table(played)]
         for table in tables:
             print_table(table)
-        write_csv(setup.folder / "rounds.csv", list(_lines(played)))
-        write_csv(setup.folder / "cross_play.csv", list(_cells(played)))
+        save_records(list(_lines(played)), setup.folder, "rounds")
+        save_records(list(_cells(played)), setup.folder, "cross_play")
         figure = save_figure(side_by_side_figure(played), setup.folder, "repeated_play")
         events.image("repeated_play", (setup.folder / "repeated_play.png").read_bytes())
         report = save_study(setup.folder, Page("Repeated play", tables, [figure]))
