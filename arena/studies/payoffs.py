@@ -1,10 +1,8 @@
 """The payoff tensor of a roster: every attack, on every model that it was or was not made for."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +16,6 @@ from arena.events import Events
 from arena.executors.executor import Executor
 from arena.executors.processes import Processes
 from arena.fields import Count
-from arena.files import atomically
 from arena.games.evasion import Evasion
 from arena.report import Page, Table, print_table, save_figure, save_records, save_study
 from arena.store import Store
@@ -99,7 +96,7 @@ class Payoffs(Study):
         )
         for seed, game in zip(seeds, games, strict=True):
             save(game, setup.folder / f"game-seed-{seed}.safetensors")
-        atomically(setup.folder / "payoffs.csv", as_csv(games).encode())
+        save_records(cell_records(games), setup.folder, "payoffs")
         tables = payoff_tables(games, self.roster.columns)
         figures = {"payoffs": heat_map(games)}
         protocols = STANDARD if self.protocol is None else (self.protocol,)
@@ -193,19 +190,16 @@ def heat_map(games: Sequence[EmpiricalGame]) -> "Figure":
     return figure
 
 
-def as_csv(games: Sequence[EmpiricalGame]) -> str:
-    """A line a cell: both players' mean costs with the half-widths of their 95 % intervals."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    named = [f"{player}_{what}" for player in PLAYERS for what in ("cost", "half")]
-    writer.writerow(["model", "attack", "against", *named, "seeds", "examples", "missing"])
-    one = games[0]
+def cell_records(games: Sequence[EmpiricalGame]) -> list[dict[str, Any]]:
+    """A record a cell: both players' mean costs with the half-widths of their 95 % intervals."""
+    one, records = games[0], []
     for model in one.models:
         for attack, against in zip(one.attacks, one.against, strict=True):
-            numbers: list[str] = []
+            record: dict[str, Any] = {"model": model, "attack": attack, "against": against}
             for player in PLAYERS:
                 found = mean_cost(games, (model, attack), player)
-                numbers += ["", ""] if found is None else [repr(found.mean), repr(found.half)]
-            row = [model, attack, against or "", *numbers, len(games), one.examples]
-            writer.writerow([*row, _why(games, (model, attack))])
-    return text.getvalue()
+                record[f"{player}_cost"] = None if found is None else found.mean
+                record[f"{player}_half"] = None if found is None else found.half
+            record |= {"seeds": len(games), "examples": one.examples}
+            records.append(record | {"missing": _why(games, (model, attack))})
+    return records
