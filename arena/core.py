@@ -330,11 +330,13 @@ class Task:
 class Strategy(Declared, ABC):
     """How a player moves: a frozen set of hyperparameters, with no state between rounds."""
 
-    needs: ClassVar[Mapping[str, type[View]]] = {}
-    """The views that `respond` will ask for, by opponent: checked before anything trains."""
-
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that it imports and that no dependency of arena's installs: those of an extra."""
+
+    @property
+    def needs(self) -> Mapping[str, type[View]]:
+        """The views that `respond` will ask for, by opponent: checked before anything trains."""
+        return {}
 
     @property
     def exposes(self) -> type[View]:

@@ -60,7 +60,7 @@ class _Straight(Transformation):
     backward: Transformation | None
 
     @property
-    def random(self) -> bool:  # type: ignore[override]
+    def random(self) -> bool:
         return self.forward.random
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:

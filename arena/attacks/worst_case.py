@@ -35,7 +35,7 @@ class WorstCase(Strategy):
             raise ValueError("WorstCase.attacks is empty; list at least one attack")
 
     @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+    def needs(self) -> Mapping[str, type[View]]:
         """Of each opponent, the widest view that any attack needs; of the defender, its labels."""
         found: dict[str, type[View]] = {"defender": LabelView}
         for attack in self.attacks:

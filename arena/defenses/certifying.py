@@ -33,7 +33,7 @@ class Certifying(Outermost):
     bound: Bound = field(default_factory=Crown)
 
     @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+    def needs(self) -> Mapping[str, type[View]]:
         """What the inner strategy needs; at least to know what the attacker may do."""
         return {"attacker": View, **self.of.needs}
 

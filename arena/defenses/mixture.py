@@ -53,7 +53,7 @@ class Mixture(Strategy):
             )
 
     @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+    def needs(self) -> Mapping[str, type[View]]:
         """Of each opponent, the most that any member needs."""
         most: dict[str, type[View]] = {}
         for member in self.of:

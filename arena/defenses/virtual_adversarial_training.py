@@ -60,7 +60,7 @@ class VirtualAdversarialTraining(Trainer):
             raise ValueError("labelled=0 leaves no label to learn from; raise it")
 
     @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+    def needs(self) -> Mapping[str, type[View]]:
         """The attacker's declared space, if r is from there."""
         return {"attacker": View} if self.eps is None else {}
 

@@ -27,7 +27,7 @@ class Around(Strategy):
     of: Strategy
 
     @property
-    def needs(self) -> Mapping[str, type[View]]:  # type: ignore[override]
+    def needs(self) -> Mapping[str, type[View]]:
         """What the inner strategy needs."""
         return self.of.needs
 

@@ -9,7 +9,6 @@ or train behind it with the learner `Preprocessing`.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,13 @@ from arena.fields import Declared
 class Transformation(Declared, ABC):
     """A map of inputs [B, ...]: a defender's preprocessing, or an attacker's guess at one.
 
-    It has no parameters that learn. `random` says whether it looks at its `key`.
+    It has no parameters that learn.
     """
 
-    random: ClassVar[bool] = False
+    @property
+    def random(self) -> bool:
+        """Whether it looks at its `key`."""
+        return False
 
     @abstractmethod
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
