@@ -175,56 +175,58 @@ class Refusal(AnswerCost):
 
 
 @dataclass(frozen=True)
-class QueryPrice(Cost):
-    """Another cost, plus a price for every query asked about the example."""
+class Priced(Cost):
+    """Another cost, plus a price for what does not depend on the answer.
+
+    Attributes:
+        of: The cost without it.
+        price: Of a unit, in units of the cost.
+    """
 
     of: Cost
-    price: NonNegative = 0.001
+    price: NonNegative
+
+    @abstractmethod
+    def units(self, outcome: Outcome) -> Tensor:
+        """What is paid for, [B]."""
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """Cost and price together, [B]."""
-        return self.of(outcome) + self.price * outcome.queries
+        return self.of(outcome) + self.price * self.units(outcome)
 
     def check(self, classes: int) -> None:
         """Checks the inner cost."""
         self.of.check(classes)
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
-        """The inner cost: queries already asked are sunk."""
+        """The inner cost: what an answer to a move already made changes."""
         return self.of.answered(labels, y)
 
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """The inner cost's."""
+        """The inner cost's: no gradient tells of queries, and a search that minds moves' prices knows them."""
         return self.of.surrogate(logits, y, classes)
 
 
 @dataclass(frozen=True)
-class MovePrice(Cost):
-    """Another cost, plus what the move costs to make, as the action space prices it [F8].
+class QueryPrice(Priced):
+    """Another cost, plus a price for every query asked about the example."""
 
-    Attributes:
-        of: The cost without it.
-        price: Of one unit of the space's prices, in units of the cost.
-    """
+    price: NonNegative = 0.001
 
-    of: Cost
+    def units(self, outcome: Outcome) -> Tensor:
+        """The queries, [B]."""
+        return outcome.queries
+
+
+@dataclass(frozen=True)
+class MovePrice(Priced):
+    """Another cost, plus what the move costs to make, as the action space prices it [F8]."""
+
     price: NonNegative = 1.0
 
-    def __call__(self, outcome: Outcome) -> Tensor:
-        """Cost and price together, [B]."""
-        return self.of(outcome) + self.price * outcome.price
-
-    def check(self, classes: int) -> None:
-        """Checks the inner cost."""
-        self.of.check(classes)
-
-    def answered(self, labels: Tensor, y: Tensor) -> Tensor:
-        """The inner cost: what a move costs does not depend on its answer."""
-        return self.of.answered(labels, y)
-
-    def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """The inner cost's: a search that minds the price knows the space."""
-        return self.of.surrogate(logits, y, classes)
+    def units(self, outcome: Outcome) -> Tensor:
+        """The outputs' prices in the space's units, [B]."""
+        return outcome.price
 
 
 @dataclass(frozen=True)
