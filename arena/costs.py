@@ -203,7 +203,7 @@ class Priced(Cost):
         return self.of.answered(labels, y)
 
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """The inner cost's: no gradient tells of queries, and a search that minds moves' prices knows them."""
+        """The inner cost's: a search that minds the price has to know what it is of."""
         return self.of.surrogate(logits, y, classes)
 
 
