@@ -156,8 +156,8 @@ class Roster:
             for matches in (first, second):
                 for (cell, seed), outcome in _played(matches, outcomes, executor):
                     outcomes[cell, seed] = outcome
-                    words = f"failed: {outcome}" if isinstance(outcome, str) else outcome.lines[-1]
-                    tell(f"{versus(cell)}, seed {seed}", words)
+                    name, words = _news(cell, outcome)
+                    tell(f"{name}, seed {seed}", words)
         matches = {**first, **second}
         return [self._gathered(scorings[seed], seed, matches, outcomes) for seed in seeds]
 
@@ -211,6 +211,21 @@ class Roster:
                 attacks[column.name] = found[1]
         against = {column.name: column.against for column in self.columns if column.against}
         return CrossPlay(scoring, models, attacks, against)
+
+
+def _news(cell: Cell, outcome: Played | str) -> tuple[str, str]:
+    """Whose move a match was for, and what there is to say of it."""
+    model, attack = cell
+    name = {COMMITS: model}.get(attack, {NOBODY: attack}.get(model, versus(cell)))
+    if isinstance(outcome, str):
+        return name, f"failed: {outcome}"
+    if model == NOBODY:
+        return name, "crafted for nobody"
+    found = outcome.lines[-1]["metrics"]
+    clean = f"{found['clean_error']:.3f}"
+    if attack == COMMITS:
+        return name, f"clean error {clean}"
+    return name, f"error {found['attacked_error']:.3f}, clean {clean}"
 
 
 def _played(
