@@ -47,7 +47,9 @@ def promises_table(title, rows):
 
 def training_table(title, rows):
     """What an epoch of each training takes."""
-    table = Table("one epoch", "seconds", "to the floor", "promised", title=title)
+    table = Table(
+        "one epoch", "seconds", "to the floor", "promised", "to our layout's", title=title
+    )
     for name, row in rows.items():
         promised = training.PROMISED.get(name)
         table.add_row(
@@ -55,6 +57,7 @@ def training_table(title, rows):
             spread(row["seconds"]),
             spread(row["to floor"], 3),
             "" if promised is None else f"<= {promised:g}",
+            spread(row["stricter"], 3),
         )
     return table
 
