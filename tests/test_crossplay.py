@@ -89,6 +89,34 @@ def test_the_diagonal_is_what_the_matches_cost(tmp_path, cost):
     assert white >= transferred > 0
 
 
+def test_what_each_model_answers_to_clean_inputs_is_known(tmp_path):
+    cells = Cells(tmp_path / "cells")
+    play = roster(PLAIN, LONGER)
+    scoring = play.scoring
+    x = scoring.dealt.x[scoring.scored]
+    expected = {
+        name: model.restored(scoring.dealt).answer(x).labels.numpy()
+        for name, model in play.models.items()
+    }
+    for _ in range(2):  # as asked, and as kept
+        game, _ = played(play, cells)
+        assert list(game.answers) == ["A", "B"]
+        for name, labels in expected.items():
+            np.testing.assert_array_equal(game.answers[name], labels)
+    assert (expected["A"] != expected["B"]).any()
+
+
+def test_models_of_cells_kept_without_answers_are_asked_alone(tmp_path):
+    cells, other = Cells(tmp_path / "cells"), Cells(tmp_path / "other")
+    play = roster(PLAIN, LONGER)
+    expected, _ = played(play, cells)
+    keys = [play.key(model, attack) for model in play.models for attack in play.attacks]
+    other.keep(dict(zip(keys, cells.find(keys).costs.swapaxes(0, 1), strict=True)))
+    game, told = played(play, other)
+    assert told == {"A": 0, "B": 0}
+    assert game.answers.keys() == expected.answers.keys()
+
+
 def test_a_row_or_column_more_plays_its_own_cells_only(tmp_path):
     cells = Cells(tmp_path / "cells")
     whole = roster(PLAIN, LONGER, ERM(LINEAR, epochs=4))
@@ -245,6 +273,7 @@ def test_what_fails_is_named_and_the_rest_is_kept(tmp_path):
         assert "NaN or infinite on clean input" in reasons["never works", "honest"]
         assert reasons["none", "honest"] == "its training diverged"
         assert reasons["A", "FGSM none"] == "no model"
+        assert list(game.answers) == ["A", "breaks"]
         with pytest.raises(ValueError, match="cells are missing"):
             game.payoffs("defender")
         assert np.isfinite(game.costs["attacker"][0, 0]).all()

@@ -247,6 +247,7 @@ GAME = EmpiricalGame(
     },
     np.array([[1.0, 0], [1, 1]]),
     {("B", "y"): "it broke"},
+    {"B": np.array([3, -1])},
 )
 
 
@@ -259,6 +260,7 @@ def test_a_game_is_read_as_it_was_saved(tmp_path):
     for player, cost in GAME.costs.items():
         np.testing.assert_array_equal(found.costs[player], cost)
     np.testing.assert_array_equal(found.most, GAME.most)
+    assert list(found.answers) == ["B"] and found.answers["B"].tolist() == [3, -1]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"game\.safetensors is damaged"):
         load(path)

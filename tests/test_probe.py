@@ -1,6 +1,7 @@
 """Probes: what they tell, from nothing to everything, and what that is worth."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_empirical_values import PENNIES, game
 
-from arena.empirical.probe import channel, queried, right_or_wrong
+from arena.empirical.probe import channel, queried
 from arena.empirical.protocol import AT_ONCE, DEFENDER_FIRST, Protocol
 from arena.empirical.values import values
 from arena.solvers.protocols import through_probe
+
+
+def answering(played, answers):
+    return replace(played, answers=dict(zip(played.models, np.asarray(answers), strict=True)))
 
 
 def asked(queries):
@@ -58,7 +63,7 @@ def test_from_black_box_to_white_box():
 def test_more_queries_never_help_the_defender(cost, answers):
     """Fewer are a garbling of more; all of them at most as good to the attacker as white box."""
     protocols = [AT_ONCE, *(asked(q) for q in range(5)), DEFENDER_FIRST]
-    found = values([game(cost)], protocols, answers=[answers], hold_out=False)
+    found = values([answering(game(cost), answers)], protocols, hold_out=False)
     means = [value.estimate.mean for value in found.values]
     assert means[0] == pytest.approx(means[1], abs=1e-7)
     assert all(fewer >= more - 1e-7 for fewer, more in itertools.pairwise(means))
@@ -77,17 +82,29 @@ def test_garbling_a_probe_never_hurts_the_defender(payoffs, shown, garbled):
     assert through_probe(payoffs, noisy).value >= through_probe(payoffs, clear).value - 1e-7
 
 
-def test_without_answers_right_or_wrong_is_all_that_is_known():
-    cost = np.zeros((2, 2, 3), dtype=np.int8)
-    cost[0, 0, 1] = 1
-    cost[:, 1] = 1
-    played = game(cost)
-    renamed = type(played)(played.models, ("clean", "pgd"), played.against, played.costs)
-    assert right_or_wrong(renamed).tolist() == [[0, -1, 0], [0, 0, 0]]
-    (value,) = values([renamed], [asked(3)], hold_out=False).values
-    assert value.solutions[0].channel.shape == (2, 2)
-    with pytest.raises(ValueError, match="'clean'"):
-        values([played], [asked(3)])
+def test_labels_tell_apart_what_right_and_wrong_do_not():
+    """Matching pennies between models that err on every input, each in its own way.
+
+    The true label is 3. Whether a model is right shows nothing, so that v stands. One label shows
+    the model: -1, its worst.
+    """
+    labels = np.array([[7, 7, 7], [8, 8, 8]])
+    for answers, value in ((labels == 3, -0.5), (labels, -1)):
+        found = values([answering(PENNIES, answers)], [asked(1)]).values[0]
+        assert found.estimate.mean == pytest.approx(value, abs=1e-7)
+
+
+def test_whose_answers_are_not_known_cannot_be_asked():
+    with pytest.raises(ValueError, match="answers of m0, m1 are not known"):
+        values([PENNIES], [asked(1)])
+    one = replace(PENNIES, answers={"m1": np.array([1, 2])})
+    with pytest.raises(ValueError, match="answers of m0 are not known"):
+        values([one], [asked(1)])
+    assert values([one.part(models=["m1"])], [asked(1)]).values[0].estimate.mean == -1
+    with pytest.raises(ValueError, match="as many for each"):
+        replace(one, answers={"m0": np.array([1]), "m1": np.array([1, 2])})
+    with pytest.raises(ValueError, match="'m9'"):
+        replace(one, answers={"m9": np.array([1])})
 
 
 def test_bad_input_is_refused():
@@ -95,6 +112,4 @@ def test_bad_input_is_refused():
         queried(np.zeros((2, 3)), 4)
     with pytest.raises(ValueError, match=r"\[models, inputs\]"):
         queried(np.zeros(3), 1)
-    with pytest.raises(ValueError, match="needs the models' answers"):
-        channel(asked(1), 2)
-    assert channel(AT_ONCE, 2) is None
+    assert channel(AT_ONCE, PENNIES) is None

@@ -70,7 +70,7 @@ class CrossPlay:
 
     def facts_key(self, model: str) -> bytes | None:
         """What is known of the model alone is kept by this."""
-        return self._key(model, b"facts")
+        return self._key(model, b"facts and answers")
 
     def _key(self, model: str, more: bytes) -> bytes | None:
         committed = self.models[model]
@@ -121,8 +121,9 @@ class _Met:
     """What came of a model's meetings.
 
     Attributes:
-        facts: What the defender can lose at most (infinity: unknown), and whether that is
-            certified to be less (-1: nothing is certified), [2, E]; None if the model failed.
+        facts: What the defender can lose at most (infinity: unknown), whether that is certified to
+            be less (-1: nothing is certified), and the label of each input as it was dealt, [3, E];
+            None if the model failed.
         costs: By attack, [P, E].
         failed: By attack, why there are none.
     """
@@ -155,7 +156,8 @@ class _Meet:
                 costs[attack] = np.stack([found[player].numpy() for player in PLAYERS])
             except _FAILURES as error:
                 failed[attack] = str(error)
-        facts = np.full((2, len(scoring.scored)), [[np.inf], [-1.0]])
+        labels = committed.clean.labels.cpu().numpy()
+        facts = np.stack([np.full(len(labels), np.inf), np.full(len(labels), -1.0), labels])
         if (most := scoring.most(committed)) is not None:
             facts[0] = most.numpy()
         if committed.certified is not None:
@@ -190,12 +192,13 @@ class _Table:
         return None if found is None else Found(np.array(known)[found.which], found.costs)
 
     def items(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """A model and attacks that it has to meet."""
+        """A model and attacks that it has to meet; no attack if it is to be asked alone."""
         kept = set() if self._found is None else {self._names[i] for i in self._found.which}
         for model in self._play.models:
-            cells = ((model, attack) for attack in self._play.attacks)
-            new = [cell[1] for cell in cells if cell not in kept and cell not in self._missing]
-            for start in range(0, len(new), _AT_ONCE):
+            cells = [(model, a) for a in self._play.attacks if (model, a) not in self._missing]
+            new = [attack for _, attack in cells if (model, attack) not in kept]
+            unknown = bool(cells) and model not in self._facts
+            for start in range(0, max(len(new), unknown), _AT_ONCE):
                 yield model, tuple(new[start : start + _AT_ONCE])
 
     def add(self, model: str, met: _Met) -> None:
@@ -225,6 +228,7 @@ class _Table:
             costs={name: costs[p].reshape(shape) for p, name in enumerate(PLAYERS)},
             most=self._most(),
             missing=missing,
+            answers={model: facts[2].astype(np.int64) for model, facts in self._facts.items()},
         )
 
     def _costs(self) -> Costs:

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 Costs = NDArray[Any]
 """Costs [D, A, E]: int8 where they are whole numbers, else float."""
 
+Labels = NDArray[Any]
+"""Classes, whole numbers; -1 where a model refuses."""
+
 PLAYERS = ("attacker", "defender")
 
 
@@ -34,11 +37,14 @@ class EmpiricalGame:
         most: What the defender can lose of each example at most, [D, E], where something is
             certified of the models; None: nothing is.
         missing: The cells that could not be played, (model, attack), and why. Their costs are NaN.
+        answers: By model, the labels [P] that it gives to the P inputs that a probe may ask about,
+            as far as they are known. These need not be the E examples that are paid for.
 
     Raises:
         ValueError: If names repeat or shapes do not fit them; if an attack was crafted against a
             model that is not here; if a cost is NaN or infinite in a cell that is not missing; if
-            an attack costs the defender more than is certified.
+            an attack costs the defender more than is certified; if answers are those of a model
+            that is not here, or to other inputs than another's.
     """
 
     models: tuple[str, ...]
@@ -47,6 +53,7 @@ class EmpiricalGame:
     costs: Mapping[str, Costs]
     most: Costs | None = None
     missing: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    answers: Mapping[str, Labels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, names in (("models", self.models), ("attacks", self.attacks)):
@@ -71,6 +78,7 @@ class EmpiricalGame:
                 )
         self._check_missing()
         self._check_certified()
+        self._check_answers()
 
     def _check_missing(self) -> None:
         for model, attack in self.missing:
@@ -102,6 +110,15 @@ class EmpiricalGame:
                 f"{self.attacks[a]} costs {self.models[d]} {self.costs['defender'][d, a, e]:g} on "
                 f"example {e}, certified to cost at most {self.most[d, e]:g}: attack or "
                 "certificate is wrong"
+            )
+
+    def _check_answers(self) -> None:
+        shapes = {model: np.shape(labels) for model, labels in self.answers.items()}
+        one_each = all(len(shape) == 1 for shape in shapes.values())
+        if not set(shapes) <= set(self.models) or not one_each or len(set(shapes.values())) > 1:
+            raise ValueError(
+                f"answers have shapes {shapes}; give labels [inputs], as many for each of the "
+                f"models {list(self.models)} that was asked"
             )
 
     @property
@@ -161,10 +178,14 @@ class EmpiricalGame:
                 for cell, why in self.missing.items()
                 if cell[0] in rows and cell[1] in columns
             },
+            answers={model: each for model, each in self.answers.items() if model in rows},
         )
 
     def on(self, examples: Any) -> "EmpiricalGame":
-        """The same cells on some of the examples: whatever indexes an array [E]."""
+        """The same cells on some of the examples: whatever indexes an array [E].
+
+        What a probe may ask about stays.
+        """
         return replace(
             self,
             costs={player: cost[:, :, examples] for player, cost in self.costs.items()},

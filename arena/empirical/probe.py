@@ -8,7 +8,7 @@ more: what fewer show is a garbling of what more do, and V_K falls with the quer
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.protocol import Protocol
@@ -19,26 +19,28 @@ DRAWS = 50
 """Choices of the queried inputs that a channel averages over."""
 
 
-def channel(
-    protocol: Protocol, models: int, answers: ArrayLike | None = None, seed: int = 0
-) -> Array | None:
+def channel(protocol: Protocol, game: EmpiricalGame, seed: int = 0) -> Array | None:
     """The channel [D, S] of a protocol; None if it has no probe.
 
     Args:
         protocol: The declarations.
-        models: D.
-        answers: Labels [D, P] that each model gives to P inputs; needed for queries.
+        game: Whose models are probed.
         seed: Of the choice of inputs.
 
     Raises:
-        ValueError: If queries are asked without answers, or more than there are inputs.
+        ValueError: If queries are asked of a model whose answers are not known, or more than there
+            are inputs.
     """
     if protocol.share is not None:
-        return glimpse(models, protocol.share)
+        return glimpse(len(game.models), protocol.share)
     if protocol.queries is None:
         return None
-    if answers is None:
-        raise ValueError(f"protocol {protocol}: needs the models' answers [models, inputs]")
+    if unknown := [model for model in game.models if model not in game.answers]:
+        raise ValueError(
+            f"protocol {protocol}: the answers of {', '.join(unknown)} are not known; give the "
+            "game `answers` of every model, or leave out those that were not asked"
+        )
+    answers = np.stack([game.answers[model] for model in game.models])
     return queried(answers, protocol.queries, seed)
 
 
@@ -70,16 +72,3 @@ def queried(answers: ArrayLike, queries: int, seed: int = 0, draws: int = DRAWS)
     signals, counts = np.unique(np.hstack(columns), axis=1, return_counts=True)
     weighted: Array = signals * counts / draws
     return weighted
-
-
-def right_or_wrong(game: EmpiricalGame, attack: str = "clean") -> NDArray[np.float64]:
-    """What is known of the models' answers from the defender's costs alone, [D, E].
-
-    Two mistakes on one example look alike though the labels may differ, so that these tell less
-    than labels do, and a V_K computed with them is an upper bound.
-
-    Raises:
-        ValueError: If the attack, which should leave inputs as they are, is not in the game.
-    """
-    part = game.part(attacks=[attack])
-    return part.payoffs("defender")[:, 0]

@@ -10,7 +10,9 @@ from arena.files import atomically
 
 
 def save(game: EmpiricalGame, path: Path) -> None:
-    """Writes a safetensors file: `attacker` and `defender` [D, A, E] and, if known, `most` [D, E].
+    """Writes a safetensors file: `attacker` and `defender` [D, A, E]; `most` [D, E], if known.
+
+    And `answers`, [models, P], of those models whose answers are known, if there are any.
 
     Names and what is missing are in its metadata, as JSON.
     """
@@ -19,10 +21,13 @@ def save(game: EmpiricalGame, path: Path) -> None:
     tensors = {player: np.ascontiguousarray(game.costs[player]) for player in PLAYERS}
     if game.most is not None:
         tensors["most"] = np.ascontiguousarray(game.most)
+    if game.answers:
+        tensors["answers"] = np.stack(list(game.answers.values()))
     metadata = {
         "models": json.dumps(game.models),
         "attacks": json.dumps(game.attacks),
         "against": json.dumps(game.against),
+        "answered": json.dumps(list(game.answers)),
         "missing": json.dumps([[*cell, why] for cell, why in game.missing.items()]),
     }
     atomically(path, packed(tensors, metadata))
@@ -43,7 +48,12 @@ def load(path: Path) -> EmpiricalGame:
         names = {key: tuple(json.loads(metadata[key])) for key in ("models", "attacks", "against")}
         missing = {(model, attack): why for model, attack, why in json.loads(metadata["missing"])}
         costs = {player: tensors[player] for player in PLAYERS}
-        return EmpiricalGame(**names, costs=costs, most=tensors.get("most"), missing=missing)
+        answers = dict(
+            zip(json.loads(metadata.get("answered", "[]")), tensors.get("answers", ()), strict=True)
+        )
+        return EmpiricalGame(
+            **names, costs=costs, most=tensors.get("most"), missing=missing, answers=answers
+        )
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged ({error}); run the study again to replace it"

@@ -24,10 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from arena.empirical.game import EmpiricalGame
-from arena.empirical.probe import channel, right_or_wrong
+from arena.empirical.probe import channel
 from arena.empirical.protocol import (
     AT_ONCE,
     ATTACKER_FIRST,
@@ -168,7 +167,6 @@ class Values:
 def values(
     games: Sequence[EmpiricalGame],
     protocols: Sequence[Protocol] = STANDARD,
-    answers: Sequence[ArrayLike] | None = None,
     hold_out: bool = True,
     cells: tuple[float, float] | None = None,
     seed: int = 0,
@@ -178,8 +176,6 @@ def values(
     Args:
         games: One a seed, of the same models and attacks.
         protocols: What is asked.
-        answers: Labels [D, P] that each model gives to P inputs, by seed, for a probe's queries;
-            None: whether the column `clean` is right or wrong.
         hold_out: Whether to solve on halves as well: three times the work.
         cells: The least and the most that a cell can cost the defender. Where cells are missing,
             values are then bracketed by the two; None refuses missing cells.
@@ -187,20 +183,12 @@ def values(
 
     Raises:
         ValueError: If games differ in their names; if cells are missing and `cells` is None; if
-            there are fewer than two examples to halve.
+            there are fewer than two examples to halve; if a probe asks what is not known.
         ArithmeticError: If a solver fails, or weak duality does: some value is wrong.
     """
     _check(games, hold_out, cells)
     asked = list(dict.fromkeys(protocols))
-    if any(protocol.queries is not None for protocol in asked) and answers is None:
-        answers = [right_or_wrong(game) for game in games]
-    channels = [
-        [
-            channel(p, len(game.models), None if answers is None else answers[k], seed)
-            for k, game in enumerate(games)
-        ]
-        for p in asked
-    ]
+    channels = [[channel(protocol, game, seed) for game in games] for protocol in asked]
     complete = not any(game.missing for game in games)
     bounded = not complete or all(game.most is not None for game in games)
     found = []

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from arena.empirical.figures import (
     knowledge_figure,
@@ -55,7 +54,6 @@ class Analysis:
 def analysis(
     games: Sequence[EmpiricalGame],
     protocols: Sequence[Protocol] = STANDARD,
-    answers: Sequence[ArrayLike] | None = None,
     cells: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Analysis:
@@ -68,8 +66,6 @@ def analysis(
     Args:
         games: One a seed, of the same models and attacks.
         protocols: What is asked.
-        answers: Labels [D, P] of the models by seed, for probes that ask for labels; None: whether
-            they are right on the column `clean`.
         cells: The least and the most that a missing cell may cost the defender; None: not stated.
         seed: Of the halves that are held out.
 
@@ -79,8 +75,8 @@ def analysis(
     """
     left_out: list[str] = []
     if cells is None:
-        games, left_out, answers = _complete(games, answers)
-    found = values(games, protocols, answers, cells=cells, seed=seed)
+        games, left_out = _complete(games)
+    found = values(games, protocols, cells=cells, seed=seed)
     curve = values(games, [_glimpse(share) for share in SHARES], hold_out=False, cells=cells).values
     tables = [_values_table(found, games, left_out)]
     if found.prices:
@@ -131,12 +127,9 @@ def _spread(games: Sequence[EmpiricalGame]) -> str:
     return f"Student's t over {len(games)} seeds" if len(games) > 1 else "over examples"
 
 
-def _complete(
-    games: Sequence[EmpiricalGame], answers: Sequence[ArrayLike] | None
-) -> tuple[list[EmpiricalGame], list[str], list[ArrayLike] | None]:
+def _complete(games: Sequence[EmpiricalGame]) -> tuple[list[EmpiricalGame], list[str]]:
     """The games without the models and attacks that lack most cells; the names of those."""
     games, left_out = list(games), []
-    answers = None if answers is None else list(answers)
     while lacking := {cell for game in games for cell in game.missing}:
         models, attacks = games[0].models, games[0].attacks
         shares = {m: sum(cell[0] == m for cell in lacking) / len(attacks) for m in models}
@@ -149,10 +142,8 @@ def _complete(
             games[0].payoffs("defender")  # names a missing cell
             raise ValueError("no cell is there for every seed")
         left_out.append(model if of_model else attack)
-        rows = [models.index(m) for m in keep_models]
         games = [game.part(keep_models, keep_attacks) for game in games]
-        answers = None if answers is None else [np.asarray(each)[rows] for each in answers]
-    return games, left_out, answers
+    return games, left_out
 
 
 def _values_table(found: Values, games: Sequence[EmpiricalGame], left_out: Sequence[str]) -> Table:
