@@ -21,9 +21,11 @@ from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.defenses.retrain import Retrain
+from arena.empirical.cells import Cells
 from arena.empirical.double_oracle import double_oracle
 from arena.empirical.trained import Responding, TrainedOracles, recipe_of
 from arena.games.evasion import Evasion
+from arena.games.scoring import Scoring
 from arena.learners.training import Trainer
 from arena.store import Store
 
@@ -92,6 +94,49 @@ def test_kept_moves_are_the_same_moves(tmp_path):
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.safetensors")}
 
 
+def test_no_cell_is_played_twice(tmp_path, monkeypatch):
+    """A run again plays none, a longer one those of its new iterations; none changes."""
+    store, plays = Store(tmp_path), []
+    outcome, committed = Scoring.outcome, Scoring.committed
+
+    def counted(of):
+        def played(*given):
+            plays.append(of)
+            return of(*given)
+
+        return played
+
+    monkeypatch.setattr(Scoring, "outcome", counted(outcome))
+    monkeypatch.setattr(Scoring, "committed", counted(committed))
+
+    def run(iterations, store):
+        plays.clear()
+        found = list(double_oracle(dealt(store=store)[0], iterations=iterations, tolerance=1e-9))
+        return found, plays.count(outcome)
+
+    _, anew = run(3, None)
+    _, first = run(2, store)
+    longer, more = run(3, store)
+    again, none = run(3, store)
+    assert 0 < more < anew == first + more and none == 0 and not plays
+    for one, other in zip(longer, again, strict=True):
+        assert one.exploitability == other.exploitability
+        for player, costs in one.game.costs.items():
+            np.testing.assert_array_equal(costs, other.game.costs[player])
+
+
+def test_a_kept_cell_without_finite_costs_is_refused(tmp_path):
+    oracles, _ = dealt(store=Store(tmp_path))
+    model, attack = oracles.opening()
+    oracles.costs(model, attack)
+    key = oracles._keys.cell(oracles._models[model], oracles._attacks[attack])
+    (tmp_path / "cells.sqlite").unlink()
+    Cells.beside(tmp_path).keep({key: np.full((2, oracles.examples), np.nan)})
+    again, _ = dealt(store=Store(tmp_path))
+    with pytest.raises(ValueError, match=f"{oracles.examples} inputs got NaN"):
+        again.costs(*again.opening())
+
+
 def worst_error(model, x, y, eps):
     """Of softmax regression, exactly: each wrong class k wants every pixel moved by the sign of
     w_k - w_y, as far as eps and the box allow; the least margin of them all decides."""
@@ -111,7 +156,7 @@ def test_on_a_linear_model_the_fresh_reply_is_nearly_the_best_there_is():
     model, _ = oracles.opening()
     cost = oracles.costs(model, oracles.attack({model: 1.0}, 0, fresh=True))["defender"]
     scored = board.dealt[board.scored]
-    exact = worst_error(oracles._committed[model].model.module, scored.x, scored.y, 0.05).numpy()
+    exact = worst_error(oracles._classifiers[model].module, scored.x, scored.y, 0.05).numpy()
     assert (cost <= exact).all(), "no attack does better than the closed form"
     assert 0.2 < exact.mean() < 0.9
     assert exact.mean() - cost.mean() <= 0.02

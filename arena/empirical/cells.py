@@ -49,6 +49,11 @@ class Cells:
 
     path: Path
 
+    @classmethod
+    def beside(cls, models: Path) -> "Cells":
+        """The file in a folder of trained models."""
+        return cls(models / "cells.sqlite")
+
     def find(self, keys: Sequence[bytes]) -> Found | None:
         """What is kept under these keys; None if nothing is.
 

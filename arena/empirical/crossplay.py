@@ -1,20 +1,18 @@
 """Every stored attack on every stored model: the cells that are missing, and the game of all."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from arena.core import IllegalMove
 from arena.empirical.cells import Cells, Costs, Found, whole
 from arena.empirical.game import PLAYERS, EmpiricalGame
+from arena.empirical.keys import Keys
 from arena.empirical.moves import Crafted, Failed, Model
 from arena.executors.executor import Executor
 from arena.games.scoring import Scoring, Sent
-from arena.store import code, fingerprint
 
 _AT_ONCE = 128  # cells an item of work: what is lost with a killed process
 _FAILURES = (ValueError, OSError, NotImplementedError, IllegalMove)
@@ -36,26 +34,6 @@ class CrossPlay:
     attacks: Mapping[str, Crafted | Failed]
     against: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def digest(self) -> bytes | None:
-        """A hash of what decides costs beside the moves; None where it cannot be described.
-
-        That is the deal, the declared actions and costs and their code, and what decides the last
-        bits of an answer.
-        """
-        dealt, device = self.scoring.dealt, self.scoring.dealt.x.device
-        players = [self.scoring.players[name] for name in PLAYERS]
-        declared = [(player.actions, player.cost) for player in players]
-        if " at 0x" in repr(declared):
-            return None
-        parts = (
-            fingerprint(dealt.x, dealt.y, self.scoring.scored),
-            (dealt.classes, dealt.box, repr(declared)),
-            code(declared, ("actions", "games")),
-            (torch.__version__, torch.get_num_threads(), device.type),
-        )
-        return hashlib.sha256(repr(parts).encode()).digest()
-
     def sent(self, attack: str) -> Sent:
         """What is scored of an attack that could be made."""
         crafted, device = self.attacks[attack], self.scoring.dealt.x.device
@@ -65,19 +43,19 @@ class CrossPlay:
 
     def key(self, model: str, attack: str) -> bytes | None:
         """What the cell's costs are kept by; None: they are not."""
-        crafted = self.attacks[attack]
-        return None if isinstance(crafted, Failed) else self._key(model, crafted.digest)
+        committed, crafted = self.models[model], self.attacks[attack]
+        if isinstance(committed, Failed) or isinstance(crafted, Failed):
+            return None
+        return self._keys.cell(committed, crafted)
 
     def facts_key(self, model: str) -> bytes | None:
         """What is known of the model alone is kept by this."""
-        return self._key(model, b"facts and answers")
-
-    def _key(self, model: str, more: bytes) -> bytes | None:
         committed = self.models[model]
-        digest = None if isinstance(committed, Failed) else committed.digest
-        if digest is None or self.digest is None:
-            return None
-        return hashlib.sha256(digest + self.digest + more).digest()
+        return None if isinstance(committed, Failed) else self._keys.facts(committed)
+
+    @cached_property
+    def _keys(self) -> Keys:
+        return Keys(self.scoring)
 
 
 def cross_play(

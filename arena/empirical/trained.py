@@ -6,8 +6,9 @@ defender's training data, which a defender who answers it trains on. No scored i
 on. A defender's move is a model; its best response to a mixture of policies is one trained on what
 they make of its training data (`StaticTraining`).
 
-What is trained or crafted is kept by what it is made of (`Store`), so a run that was broken off
-goes through the same moves again and finds them.
+What is trained or crafted is kept by what it is made of (`Store`), and so is what a move costs on
+another (`Cells`). A run that was broken off, or is to be longer, goes through the same moves again
+and finds them.
 """
 
 import hashlib
@@ -16,21 +17,25 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from arena import chance
 from arena.attacks.averaged import Combined
 from arena.attacks.expectation import Expectation
-from arena.core import Labelled, Player, Strategy, Task, Turn
+from arena.core import Classifier, Labelled, Player, Strategy, Task, Turn
 from arena.defenses.inner import check_attack
 from arena.defenses.retrain import Retrain
 from arena.defenses.static_training import Faced, answering, check_recipe
-from arena.empirical.game import Costs
+from arena.empirical.cells import Cells, Costs
+from arena.empirical.game import PLAYERS
+from arena.empirical.keys import Keys
+from arena.empirical.moves import Crafted, Model
 from arena.empirical.oracles import Mixture, Oracles, checked
 from arena.fields import Count, Declared, Positive, Share
 from arena.games.evasion import EvasionBoard
-from arena.games.scoring import Committed, Sent
+from arena.games.scoring import Committed
 from arena.knowledge import REFUSED, Ledger, View
 from arena.learners.training import Trainer
 from arena.store import Place, Store, fingerprint
@@ -139,7 +144,7 @@ class TrainedOracles(Oracles):
         board: The game as dealt.
         how: How both respond.
         batch_size: The most examples that an attack puts through a model at once.
-        store: Where models and crafted inputs are kept; None: nowhere.
+        store: Where models, crafted inputs and costs are kept; None: nowhere.
         seed: Of the opening model.
     """
 
@@ -156,10 +161,14 @@ class TrainedOracles(Oracles):
             "scored": fingerprint(self._scored.x, self._scored.y),
             "training": fingerprint(self._training.x, self._training.y),
         }
+        self._cells = None if store is None else Cells.beside(store.folder)
+        self._keys = Keys(board.scoring)
+        self._classifiers: dict[str, Classifier] = {}
+        self._models: dict[str, Model] = {}
         self._committed: dict[str, Committed] = {}
         self._policies: dict[str, Policy] = {}
-        self._sent: dict[str, Sent] = {}
-        self._cells: dict[tuple[str, str], Mapping[str, Costs]] = {}
+        self._attacks: dict[str, Crafted] = {}
+        self._costs: dict[tuple[str, str], Costs] = {}
 
     @property
     def examples(self) -> int:
@@ -190,22 +199,35 @@ class TrainedOracles(Oracles):
         player = self._attacker
         task = Task(data.shape, data.classes, data.box, player.actions, player.cost)
         model = training.train(data, seed, task, store=self._store)
-        name = "model " + fingerprint(*model.state().values())[:16]
-        if name not in self._committed:
-            self._committed[name] = self._board.scoring.committed(model)
+        state = model.state()
+        name = "model " + fingerprint(*state.values())[:16]
+        if name not in self._models:
+            self._classifiers[name], self._models[name] = model, Model(self._recipe, state)
         return name
 
     def costs(self, model: str, attack: str) -> Mapping[str, Costs]:
         """What the scored half costs, by the rules of the game."""
-        if (model, attack) not in self._cells:
-            scoring = self._board.scoring
-            outcome = scoring.outcome(self._committed[model], self._sent[attack])
-            if not bool(outcome.valid.all()):
-                count = int((~outcome.valid).sum())
-                raise ValueError(f"{count} inputs got NaN or infinite logits: {attack} on {model}")
-            costs = {name: cost.numpy() for name, cost in scoring.costs(outcome).items()}
-            self._cells[model, attack] = costs
-        return self._cells[model, attack]
+        cell = model, attack
+        if cell not in self._costs:
+            key = self._keys.cell(self._models[model], self._attacks[attack])
+            kept = self._cells.find([key]) if self._cells and key else None
+            costs = self._played(*cell) if kept is None else kept.costs[:, 0]
+            if broken := int(np.isnan(costs[0]).sum()):
+                raise ValueError(f"{broken} inputs got NaN or infinite logits: {attack} on {model}")
+            if kept is None and self._cells and key:
+                self._cells.keep({key: costs})
+            self._costs[cell] = costs
+        return dict(zip(PLAYERS, self._costs[cell], strict=True))
+
+    def _played(self, model: str, attack: str) -> Costs:
+        """Each player's costs, [P, E], by a pass of the scored inputs."""
+        scoring = self._board.scoring
+        if model not in self._committed:
+            self._committed[model] = scoring.committed(self._classifiers[model])
+        crafted = self._attacks[attack]
+        sent = scoring.sent(crafted.x, crafted.queries, crafted.gradients)
+        found = scoring.costs(scoring.outcome(self._committed[model], sent))
+        return np.stack([found[player].numpy() for player in PLAYERS])
 
     def against(self, attack: str) -> str | None:
         """The model, where the policy is crafted against one alone."""
@@ -221,7 +243,7 @@ class TrainedOracles(Oracles):
             x = dealt.x.index_copy(0, rows, self._crafted(policy, "scored"))
             ledger = Ledger(len(dealt), None, dealt.x.device)
             legal = self._board.check("attacker", x)
-            self._sent[name] = self._board.scoring.sent(legal, ledger.queries, ledger.gradients)
+            self._attacks[name] = Crafted(legal, ledger.queries, ledger.gradients)
         return name
 
     def _crafted(self, policy: Policy, part: str) -> Tensor:
@@ -260,7 +282,7 @@ class TrainedOracles(Oracles):
             batch_size=self._batch_size,
             look=look,
         )
-        models = [self._committed[name].model for name, _ in policy.models]
+        models = [self._classifiers[name] for name, _ in policy.models]
         weights = [weight for _, weight in policy.models]
         reply = Expectation(policy.attack, policy.averages, policy.alone)
         return reply.respond(models, weights, turn).detach()

@@ -34,7 +34,7 @@ class DoubleOracle(Study):
 
     What is found goes to `iterations.jsonl`, a line an iteration, and to `exploitability.csv`; the
     last population's payoffs to `payoffs.csv`. A run that was killed goes through the same moves
-    again, finds what it had trained and crafted, and leaves the same files.
+    again, finds what it had trained, crafted and played, and leaves the same files.
 
     Attributes:
         responding: How both players respond.

@@ -92,7 +92,7 @@ class Payoffs(Study):
         plays = self.roster.moves(replace(setup, store=store), seeds, self.executor)
         new: list[int] = []
         games = cross_play(
-            plays, Cells(store.folder / "cells.sqlite"), self.executor, lambda _, n: new.append(n)
+            plays, Cells.beside(store.folder), self.executor, lambda _, n: new.append(n)
         )
         for seed, game in zip(seeds, games, strict=True):
             save(game, setup.folder / f"game-seed-{seed}.safetensors")

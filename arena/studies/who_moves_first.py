@@ -94,7 +94,7 @@ class WhoMovesFirst(Study):
             assert isinstance(board, EvasionBoard), "other games measure no errors"
             strategy = setup.players["defender"].strategy
             plays.append(rounds_played(board.scoring, strategy, matches))
-        return cross_play(plays, Cells(store.folder / "cells.sqlite"), Serial())
+        return cross_play(plays, Cells.beside(store.folder), Serial())
 
 
 def payoff(played: list[Played], player: str) -> list[np.ndarray[Any, Any]]:

@@ -69,7 +69,7 @@ def filled(play, path):
         error = generator.integers(0, 2, (len(play.attacks), 1, EXAMPLES)).astype(float)
         costs = np.concatenate([-error, error], 1)
         keys = (play.key(model, attack) for attack in play.attacks)
-        facts = np.array([np.full(EXAMPLES, 1.0), np.full(EXAMPLES, -1.0)])
+        facts = np.outer([1.0, -1.0, 0.0], np.ones(EXAMPLES))
         cells.keep(dict(zip(keys, costs, strict=True)) | {play.facts_key(model): facts})
     return cells
 
