@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from arena.solvers import published
 from arena.solvers.bimatrix import all_equilibria
-from arena.solvers.correlated import coarse_correlated, correlated, quantal_response
+from arena.solvers.correlated import (
+    coarse_correlated,
+    correlated,
+    quantal_response,
+    quantal_responses,
+)
 from arena.solvers.published import PENNIES
 from arena.solvers.stackelberg import mixed_commitment
 from arena.solvers.zero_sum import solve
@@ -100,6 +105,16 @@ def test_quantal_responses_answer_each_other(seed, m, n, rationality):
     assert found.residual <= 1e-9
 
 
+def test_the_branch_is_the_same_wherever_one_stops_on_it():
+    """Down to the rounding of Newton's method."""
+    a, b = np.random.default_rng(3).random((2, 4, 5))
+    stops = [0, 0, 0.5, 3, 40]
+    for stop, found in zip(stops, quantal_responses(a, b, stops), strict=True):
+        alone = quantal_response(a, b, stop)
+        assert found.row == pytest.approx(alone.row, abs=1e-9)
+        assert found.column == pytest.approx(alone.column, abs=1e-9)
+
+
 def test_without_rationality_all_is_uniform_and_with_much_of_it_nash():
     a = np.array([[3.0, -1.0], [-1.0, 1.0]])
     none = quantal_response(a, -a, 0)
@@ -132,8 +147,9 @@ def test_the_branch_of_a_coordination_game_goes_to_the_risk_dominant_equilibrium
         (lambda: correlated(CHICKEN, CHICKEN, [[1.0]]), r"shape \(2, 2\), not \(1, 1\)"),
         (lambda: correlated(CHICKEN, CHICKEN, CHICKEN * np.nan), r"objective\[0, 0\] is nan"),
         (lambda: coarse_correlated(CHICKEN, [[1.0]], CHICKEN), "one shape"),
-        (lambda: quantal_response(PENNIES, -PENNIES, -1.0), "at least 0 and finite, not -1.0"),
+        (lambda: quantal_response(PENNIES, -PENNIES, -1.0), r"at least 0 and finite, not \[-1"),
         (lambda: quantal_response(PENNIES, -PENNIES, np.inf), "at least 0 and finite"),
+        (lambda: next(quantal_responses(PENNIES, -PENNIES, [2, 1])), "must be ascending"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -7,6 +7,8 @@ Both are polytopes, so the caller says what is to be maximized over them. Quanta
 (McKelvey & Palfrey 1995): actions in proportion to exp(rationality x payoff).
 """
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,50 +92,44 @@ _STRAIGHT = 0.9  # cosine of the most that a step may turn: more may jump to ano
 
 
 def quantal_response(row: ArrayLike, column: ArrayLike, rationality: float) -> Response:
-    """The logit equilibrium on the branch that starts, at rationality 0, from uniform mixtures.
+    """The logit equilibrium at one rationality; see `quantal_responses`."""
+    return next(quantal_responses(row, column, [rationality]))
 
-    The branch is followed by its arc length in logarithms of probabilities (Turocy 2005, "A dynamic
-    homotopy interpretation of the logistic quantal response equilibrium"), since it may turn back;
-    what is returned is where it first reaches `rationality`.
+
+def quantal_responses(
+    row: ArrayLike, column: ArrayLike, rationalities: Sequence[float]
+) -> Iterator[Response]:
+    """Logit equilibria on the branch that starts, at rationality 0, from uniform mixtures.
+
+    The branch is followed once, by its arc length in logarithms of probabilities (Turocy 2005, "A
+    dynamic homotopy interpretation of the logistic quantal response equilibrium"), since it may
+    turn back; what is returned is where it first reaches each rationality.
 
     Args:
         row: A [m, n].
         column: B [m, n].
-        rationality: At least 0, in units of 1 / payoff.
+        rationalities: Ascending, at least 0, in units of 1 / payoff.
 
     Raises:
-        ValueError: If payoffs do not fit or are not finite, or rationality is negative or infinite.
-        ArithmeticError: If the branch does not get there within 10,000 steps.
+        ValueError: If payoffs do not fit or are not finite, or rationalities are negative, infinite
+            or not ascending.
+        ArithmeticError: If the branch does not get to the next one within 10,000 steps.
     """
     a, b = bimatrix(row, column)
-    if not 0 <= rationality < np.inf:
-        raise ValueError(f"rationality must be at least 0 and finite, not {rationality}")
+    if not all(0 <= each < np.inf for each in rationalities):
+        raise ValueError(f"rationality must be at least 0 and finite, not {list(rationalities)}")
+    if any(later < each for each, later in itertools.pairwise(rationalities)):
+        raise ValueError(f"rationalities must be ascending, not {list(rationalities)}")
     scale = max(span(a), span(b))
     branch = _Branch((a - a.min()) / scale, (b - b.min()) / scale)
-    target = rationality * scale
     z = np.append(-np.log(np.repeat(a.shape, a.shape)), 0.0)
-    tangent = branch.tangent(z, np.append(np.zeros(len(z) - 1), 1.0))
-    length = 0.1
-    for _ in range(_STEPS):
-        if z[-1] >= target:
-            x, y = branch.mixtures(z)
-            off = np.exp(log_softmax(rationality * (a @ y))) - x
-            off_y = np.exp(log_softmax(rationality * (x @ b))) - y
-            return Response(x, y, float(max(np.abs(off).max(), np.abs(off_y).max())))
-        ahead = z + length * tangent
-        ends = ahead[-1] >= target  # land on it exactly
-        if ends:
-            ahead = z + (target - z[-1]) / tangent[-1] * tangent
-            ahead[-1] = target
-        landed = branch.corrected(ahead, fixed=ends)
-        turned = None if landed is None else branch.tangent(landed, tangent)
-        if landed is None or turned is None or turned @ tangent < _STRAIGHT:
-            length /= 2
-            continue
-        z, tangent, length = landed, turned, 1.5 * length
-    raise ArithmeticError(
-        f"rationality {z[-1] / scale:.4g} of {rationality:g} reached in {_STEPS} steps"
-    )
+    tangent, length = branch.tangent(z, np.append(np.zeros(len(z) - 1), 1.0)), 0.1
+    for rationality in rationalities:
+        z, tangent, length = branch.followed(z, tangent, length, rationality * scale)
+        x, y = branch.mixtures(z)
+        off = np.exp(log_softmax(rationality * (a @ y))) - x
+        off_y = np.exp(log_softmax(rationality * (x @ b))) - y
+        yield Response(x, y, float(max(np.abs(off).max(), np.abs(off_y).max())))
 
 
 @dataclass(frozen=True)
@@ -164,6 +160,29 @@ class _Branch:
             h[at] = own.sum() - 1
             jacobian[at, at : at + size] = own
         return h, jacobian
+
+    def followed(
+        self, z: Array, tangent: Array, length: float, target: float
+    ) -> tuple[Array, Array, float]:
+        """Where the branch first reaches a rationality; its tangent there, and the next step."""
+        for _ in range(_STEPS):
+            if z[-1] >= target:
+                return z, tangent, length
+            ahead = z + length * tangent
+            ends = ahead[-1] >= target  # land on it exactly
+            if ends:
+                ahead = z + (target - z[-1]) / tangent[-1] * tangent
+                ahead[-1] = target
+            landed = self.corrected(ahead, fixed=ends)
+            turned = None if landed is None else self.tangent(landed, tangent)
+            if landed is None or turned is None or turned @ tangent < _STRAIGHT:
+                length /= 2
+                continue
+            z, tangent, length = landed, turned, 1.5 * length
+        raise ArithmeticError(
+            f"after {_STEPS} steps the branch of quantal responses is {z[-1] / target:.1%} of the "
+            "way to the rationality asked"
+        )
 
     def tangent(self, z: Array, before: Array) -> Array:
         """The unit vector along the branch, in the direction of `before`."""
