@@ -12,7 +12,7 @@ the attack of round s. A memoryless responder can go round for ever where a fict
 (Balcan et al. 2022, 2210.12606).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,6 @@ from arena.empirical.double_oracle import Halves, paired
 from arena.empirical.meta_solvers import mixtures
 from arena.empirical.oracles import Mixture, Oracles, crossed
 from arena.estimate import Estimate
-from arena.solvers.dynamics import orbit
 from arena.solvers.payoffs import Array
 
 Memory = Literal["memoryless", "fictitious", "double_oracle"]
@@ -133,15 +132,3 @@ def period(u: Array, level: float = 0.95) -> int | None:
     if not above(0, 1):
         return None
     return next((k for k in lags if above(k, 1) and above(k, k + 1)), None)
-
-
-def recurrence(rounds: Sequence[Round]) -> int | None:
-    """The period of moves that come back exactly; None if none does.
-
-    For memoryless responders in a finite game, whose next moves depend on the standing ones alone.
-    """
-    try:
-        _, cycle = orbit((each.model, each.attack) for each in rounds)
-    except ValueError:
-        return None
-    return len(cycle)
