@@ -11,7 +11,9 @@ from arena.empirical.game import EmpiricalGame
 from arena.empirical.protocol import AT_ONCE, DEFENDER_FIRST
 from arena.empirical.response_graph import response_graph
 from arena.empirical.values import values
-from arena.studies.analysis import analysis
+from arena.events import Events
+from arena.studies.analysis import analysis, concluding
+from arena.studies.figures import show_figures
 
 CYCLIC = game(np.eye(3)[:, :, None].repeat(6, 2))
 
@@ -43,9 +45,33 @@ def test_a_game_that_is_not_zero_sum_has_its_outcomes():
     assert rows["equilibrium 1 of 1"] == ["-0.500 ± 0.000", "0.400 ± 0.000"]
 
 
+def test_a_cycle_that_play_may_leave_is_told_from_one_that_it_cannot():
+    """Pennies, and a third model as good as the first against the second attack: a saddle.
+
+    Costs are 2 less payoffs. Who comes to (m1, a1) goes on to m0, and round, or to m2, and stays.
+    """
+    cost = 2 - np.array([[0, 1], [2, 0], [1.5, 1]])[:, :, None].repeat(3, 2)
+    (_, _, responses) = analysis([game(cost)]).tables
+    for reading in ("all edges", "certain edges"):
+        assert [row[1::2] for row in responses.rows if row[0] == reading] == [
+            ["equilibrium", "m2 / a1"],
+            ["or pass through: cycle of 4", "m0 / a0, m0 / a1, m1 / a0, m1 / a1"],
+        ]
+
+
+def test_a_study_whose_analysis_is_refused_goes_on(capsys):
+    one = game(np.ones((2, 2, 1)))
+    with pytest.raises(ValueError, match="halved"):
+        analysis([one])
+    found = concluding([one])
+    assert not found.tables and not found.figures and not found.records
+    assert "No analysis: one example cannot be halved" in capsys.readouterr().out
+
+
 def test_records_and_figures_are_saved(tmp_path):
     found = analysis([CYCLIC])
-    names = found.save(tmp_path)
+    found.save(tmp_path)
+    names = show_figures(found.figures, tmp_path, Events(tmp_path))
     assert sorted(names) == sorted(f"{name}.svg" for name in found.figures)
     for name in found.figures:
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
@@ -56,8 +82,10 @@ def test_records_and_figures_are_saved(tmp_path):
     with open(tmp_path / "mixtures.csv", encoding="utf-8") as file:
         shares = [line for line in csv.DictReader(file) if line["symbol"] == "v"]
     assert [float(line["probability"]) for line in shares] == pytest.approx([1 / 3] * 6)
+    (events,) = tmp_path.glob("events.*")
+    assert (tmp_path / "values.png").read_bytes() in events.read_bytes()
     before = {name: (tmp_path / name).read_bytes() for name in names}
-    analysis([CYCLIC]).save(tmp_path)
+    show_figures(analysis([CYCLIC]).figures, tmp_path, Events(tmp_path))
     assert before == {name: (tmp_path / name).read_bytes() for name in names}
 
 

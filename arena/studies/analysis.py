@@ -19,7 +19,7 @@ from arena.empirical.protocol import STANDARD, Protocol
 from arena.empirical.response_graph import Profile, ResponseGraph, response_graph
 from arena.empirical.values import Value, Values, values
 from arena.estimate import Estimate
-from arena.report import Table, save_figure, save_records
+from arena.report import Table, save_records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,11 +44,27 @@ class Analysis:
     figures: Mapping[str, "Figure"]
     records: Mapping[str, Sequence[Mapping[str, Any]]]
 
-    def save(self, folder: Path) -> list[str]:
-        """Writes figures as SVG and PNG, records as CSV; gives the figures' SVG names."""
+    def save(self, folder: Path) -> None:
+        """Writes the records, a CSV each."""
         for name, records in self.records.items():
             save_records(records, folder, name)
-        return [save_figure(figure, folder, name) for name, figure in self.figures.items()]
+
+
+def concluding(
+    games: Sequence[EmpiricalGame],
+    protocols: Sequence[Protocol] = STANDARD,
+    cells: tuple[float, float] | None = None,
+    seed: int = 0,
+) -> Analysis:
+    """The analysis that a study ends with; where it is refused, why is printed and it is empty.
+
+    So that what was played is shown though too little was. The arguments are those of `analysis`.
+    """
+    try:
+        return analysis(games, protocols, cells, seed)
+    except ValueError as error:
+        print(f"No analysis: {error}")
+        return Analysis((), {}, {})
 
 
 def analysis(
@@ -211,17 +227,18 @@ def _responses_table(found: ResponseGraph) -> Table:
 
     for name, certain in (("all edges", False), ("certain edges", True)):
         sinks = sorted(found.sinks(certain), key=mass, reverse=True)
-        for sink in sinks[:_MANY]:
-            kind = "equilibrium" if len(sink) == 1 else f"cycle of {len(sink)}"
-            members = ", ".join(_profile(node) for node in sink[:_MANY])
-            rows.append(
-                [name, kind, f"{mass(sink):.2f}", members + (", ..." * (len(sink) > _MANY))]
-            )
-        if sinks[_MANY:]:
-            rows.append([name, f"{len(sinks) - _MANY} more", "", ""])
+        passing = [cycle for cycle in found.cycles(certain) if cycle not in sinks]
+        ends = [(each, "equilibrium" if len(each) == 1 else "cycle") for each in sinks]
+        ends += [(each, "or pass through: cycle") for each in passing]
+        for members, kind in ends[:_MANY]:
+            size = "" if len(members) == 1 else f" of {len(members)}"
+            shown = ", ".join(map(_profile, members[:_MANY])) + ", ..." * (len(members) > _MANY)
+            rows.append([name, kind + size, f"{mass(members):.2f}", shown])
+        if ends[_MANY:]:
+            rows.append([name, f"{len(ends) - _MANY} more", "", ""])
     return Table(
         "Where best responses end",
-        ["read by", "sink", "alpha-rank", "model / attack"],
+        ["read by", "they end in", "alpha-rank", "model / attack"],
         rows,
         f"{sure} of {edges} best responses are certain: their gain's interval, at a level that "
         "holds for all pairs at once, leaves out 0. In the reading of certain edges a profile that "

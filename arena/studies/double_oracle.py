@@ -17,7 +17,8 @@ from arena.events import Events
 from arena.fields import Count, Positive
 from arena.files import atomically
 from arena.games.evasion import EvasionBoard
-from arena.report import Page, Table, number, print_table, save_figure, save_records, save_study
+from arena.report import Page, Table, number, print_table, save_records, save_study
+from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -73,9 +74,9 @@ class DoubleOracle(Study):
             print_table(table)
         save_records([scalars(each) for each in found], setup.folder, "exploitability")
         save_records(_cells(found[-1]), setup.folder, "payoffs")
-        figure = save_figure(curve(found, self.tolerance), setup.folder, "exploitability")
-        events.image("exploitability", (setup.folder / "exploitability.png").read_bytes())
-        report = save_study(setup.folder, Page("Double oracle", tables, [figure]))
+        figures = {"exploitability": curve(found, self.tolerance)}
+        shown = show_figures(figures, setup.folder, events)
+        report = save_study(setup.folder, Page("Double oracle", tables, shown))
         print(f"Figure: {Path(setup.folder, 'exploitability.png')}")
         print(f"Report: {report}")
         print(f"Events: tensorboard --logdir {setup.folder}")

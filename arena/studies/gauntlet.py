@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from arena.core import Strategy
 from arena.estimate import Estimate, over_seeds
+from arena.events import Events
 from arena.executors.processes import Processes
 from arena.fields import Count
-from arena.report import Page, Table, print_table, save_figure, save_study
+from arena.report import Page, Table, print_table, save_study
+from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.roster import Attack, Cell, Defense, match, played, versus
 from arena.studies.study import Played, Setup, Study
@@ -74,8 +76,9 @@ class Gauntlet(Study):
         tables = [self.table(results, failed), self.legend()]
         for table in tables:
             print_table(table)
-        figure = save_figure(self.figure(results), setup.folder, "errors")
-        report = save_study(setup.folder, Page(self.title, tables, [figure]))
+        figures = {"errors": self.figure(results)}
+        shown = show_figures(figures, setup.folder, Events(setup.folder))
+        report = save_study(setup.folder, Page(self.title, tables, shown))
         for cell, why in failed.items():
             print(f"Failed: {versus(cell)}: {why}")
         if not failed and not sum(match.fresh for match in found.values()):

@@ -17,9 +17,10 @@ from arena.executors.executor import Executor
 from arena.executors.processes import Processes
 from arena.fields import Count
 from arena.games.evasion import Evasion
-from arena.report import Page, Table, print_table, save_figure, save_records, save_study
+from arena.report import Page, Table, print_table, save_records, save_study
 from arena.store import Store
-from arena.studies.analysis import analysis
+from arena.studies.analysis import concluding
+from arena.studies.figures import show_figures
 from arena.studies.moves import Column, Roster
 from arena.studies.roster import Attack, Defense
 from arena.studies.study import Setup, Study
@@ -100,21 +101,12 @@ class Payoffs(Study):
         tables = payoff_tables(games, self.roster.columns)
         figures = {"payoffs": heat_map(games)}
         protocols = STANDARD if self.protocol is None else (self.protocol,)
-        try:
-            found = analysis(games, protocols, cells=self.cells, seed=setup.seed)
-        except ValueError as error:  # too little was played; what was is still shown
-            print(f"No analysis: {error}")
-        else:
-            tables += found.tables
-            figures |= found.figures
-            for name, records in found.records.items():
-                save_records(records, setup.folder, name)
+        found = concluding(games, protocols, self.cells, setup.seed)
+        found.save(setup.folder)
+        tables += found.tables
         for table in tables:
             print_table(table)
-        shown = [save_figure(figure, setup.folder, name) for name, figure in figures.items()]
-        events = Events(setup.folder)
-        for name in figures:
-            events.image(name, (setup.folder / f"{name}.png").read_bytes())
+        shown = show_figures({**figures, **found.figures}, setup.folder, Events(setup.folder))
         report = save_study(setup.folder, Page(self.title, tables, shown))
         for model, attack in sorted({cell for game in games for cell in game.missing}):
             print(f"Missing: {attack} on {model}: {_why(games, (model, attack))}")

@@ -17,9 +17,10 @@ from arena.empirical.trained import Responding
 from arena.estimate import Estimate
 from arena.events import Events
 from arena.fields import Count
-from arena.report import Page, Table, print_table, save_figure, save_records, save_study
+from arena.report import Page, Table, print_table, save_records, save_study
 from arena.solvers.payoffs import Array
 from arena.studies.double_oracle import BOUND, oracles_of
+from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -89,9 +90,9 @@ class RepeatedPlay(Study):
             print_table(table)
         save_records(list(_lines(played)), setup.folder, "rounds")
         save_records(list(_cells(played)), setup.folder, "cross_play")
-        figure = save_figure(side_by_side_figure(played), setup.folder, "repeated_play")
-        events.image("repeated_play", (setup.folder / "repeated_play.png").read_bytes())
-        report = save_study(setup.folder, Page("Repeated play", tables, [figure]))
+        figures = {"repeated_play": side_by_side_figure(played)}
+        shown = show_figures(figures, setup.folder, events)
+        report = save_study(setup.folder, Page("Repeated play", tables, shown))
         print(f"Figure: {Path(setup.folder, 'repeated_play.png')}")
         print(f"Report: {report}")
         print(f"Events: tensorboard --logdir {setup.folder}")

@@ -18,9 +18,10 @@ from arena.events import Events
 from arena.executors.executor import Serial
 from arena.fields import Count
 from arena.games.evasion import EvasionBoard
-from arena.report import Page, Table, number, print_table, save_figure, save_study
+from arena.report import Page, Table, number, print_table, save_study
 from arena.store import Store
-from arena.studies.analysis import analysis
+from arena.studies.analysis import concluding
+from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.study import Played, Setup, Study, play
 
@@ -64,16 +65,14 @@ class WhoMovesFirst(Study):
                     kept = play(match, self.rounds, partial(tell, label), keep=True)
                     played[name].append(kept)
         tables = [orders_table(played), prices_table(played)]
-        found = analysis(self._games(setup, played), seed=setup.seed)
+        found = concluding(self._games(setup, played), seed=setup.seed)
+        found.save(setup.folder)
         tables += found.tables
         for table in tables:
             print_table(table)
-        figures = [save_figure(error_figure(played), setup.folder, "error_by_round")]
-        figures += found.save(setup.folder)
-        events = Events(setup.folder)
-        for name in found.figures:
-            events.image(name, (setup.folder / f"{name}.png").read_bytes())
-        report = save_study(setup.folder, Page("Who moves first", tables, figures))
+        figures = {"error_by_round": error_figure(played), **found.figures}
+        shown = show_figures(figures, setup.folder, Events(setup.folder))
+        report = save_study(setup.folder, Page("Who moves first", tables, shown))
         if not sum(match.fresh for matches in played.values() for match in matches):
             print(f"{setup.folder} already held all {total} rounds; nothing was played.")
         print(f"Figure: {Path(setup.folder, 'error_by_round.png')}")
