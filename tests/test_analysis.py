@@ -59,6 +59,32 @@ def test_a_cycle_that_play_may_leave_is_told_from_one_that_it_cannot():
         ]
 
 
+def test_quantal_responses_go_from_uniform_play_to_the_equilibrium(tmp_path):
+    """Uniform play pays the mean of all cells; much rationality v, where m0 is played with 1/5."""
+    cost = np.array([[0.0, 1.0], [0.5, 0.25]])[:, :, None].repeat(4, 2)
+    played = game(cost)
+    found = analysis([played], rationality=(1000, 0, 2))
+    (table,) = (table for table in found.tables if table.title == "Where players make mistakes")
+    assert [row[0] for row in table.rows] == ["0", "2", "1000"]
+    assert table.rows[0][1:] == ["-0.438 ± 0.000", "0.438 ± 0.000", "all alike", "all alike"]
+    lines = found.records["quantal_responses"]
+    much = [line for line in lines if line["rationality"] == 1000]
+    assert much[0]["move"] == "m0" and much[0]["probability"] == pytest.approx(0.2, abs=0.01)
+    assert much[0]["payoff"] == pytest.approx(-0.4, abs=1e-3)
+    # Logit: at every rationality log odds are the payoffs' differences times it.
+    for rationality in (2, 1000):
+        x, other, *attacks = (
+            line["probability"] for line in lines if line["rationality"] == rationality
+        )
+        ahead = ((cost[1] - cost[0]).mean(1) * attacks).sum()
+        assert np.log(x / other) == pytest.approx(rationality * ahead, abs=1e-6)
+    assert "quantal_responses" in found.figures
+    wide = analysis([game(np.eye(8, 40)[:, :, None].repeat(4, 2))], rationality=(0, 30))
+    (tmp_path / "wide").mkdir()  # names of 40 attacks leave room for the axes
+    show_figures(wide.figures, tmp_path / "wide", Events(tmp_path / "wide"))
+    assert "quantal_responses" not in analysis([played]).figures
+
+
 def test_a_study_whose_analysis_is_refused_goes_on(capsys):
     one = game(np.ones((2, 2, 1)))
     with pytest.raises(ValueError, match="halved"):

@@ -130,6 +130,7 @@ def test_tables_and_figures_are_there(ran):
         "Values by protocol",
         "Prices",
         "Where best responses end",
+        "Where players make mistakes",
     ]
     assert "left out, for cells are missing: too fast" in tables[3]["note"]
     assert tables[1]["columns"] == ["played on", "plain", "too fast"]

@@ -94,7 +94,7 @@ def test_who_moves_first_leaves_tables_figure_events_and_folders(shell, tmp_path
     assert "<svg" in page and "attacker first" in page and "http-equiv" not in page
     # What who moves first is worth to players who choose among what was found.
     assert "Values by protocol" in said.out and "Where best responses end" in said.out
-    for name in ("values", "knowledge_curve", "mixtures", "responses"):
+    for name in ("values", "knowledge_curve", "mixtures", "responses", "quantal_responses"):
         assert (folder / f"{name}.svg").is_file() and (folder / f"{name}.csv").is_file()
     runs = sorted(path.parent for path in folder.rglob("rounds.jsonl"))
     assert [str(run.relative_to(folder)) for run in runs] == [

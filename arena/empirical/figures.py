@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arena.empirical.protocol import Protocol
+from arena.empirical.quantal import QuantalPath
 from arena.empirical.response_graph import Profile, ResponseGraph
 from arena.empirical.values import Value, Values
 from arena.estimate import Estimate
@@ -138,6 +139,33 @@ def knowledge_figure(curve: Sequence[Value]) -> "Figure":
         axes.legend(frameon=False)
     label = "how often the attacker sees which model was drawn" if shares else "labels it asks for"
     axes.set(xlabel=label, ylabel="V_K, defender's payoff (± 95 %)")
+    return figure
+
+
+def quantal_figure(found: QuantalPath, models: Sequence[str], attacks: Sequence[str]) -> "Figure":
+    """By rationality: both players' payoffs, and the six moves of each that are likeliest ever."""
+    from matplotlib.figure import Figure
+
+    at = [point.rationality for point in found.points]
+    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
+    left, *both = figure.subplots(1, 3)
+    for player in ("defender", "attacker"):
+        payoffs: list[Estimate] = [getattr(point, player) for point in found.points]
+        (line,) = left.plot(at, [p.mean for p in payoffs], "o-", color=_COLORS[player])
+        line.set_label(f"the {player}'s")
+        low, high = [p.low for p in payoffs], [p.high for p in payoffs]
+        left.fill_between(at, low, high, alpha=0.2, color=line.get_color(), lw=0)
+    left.set_ylabel("payoff (± 95 %)")
+    for axes, player, names in zip(both, ("models", "attacks"), (models, attacks), strict=True):
+        shares = np.array([getattr(point, player) for point in found.points])
+        for i in sorted(np.argsort(-shares.max(0), kind="stable")[:6]):
+            axes.plot(at, shares[:, i], "o-", ms=3, label=names[i])
+        axes.set(ylabel=f"probability of {player}", ylim=(0, 1))
+    for axes in (left, *both):
+        axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(left=-0.1)
+        axes.set_xlabel("rationality (1 / payoff)")
+        axes.legend(frameon=False, fontsize="x-small", loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 

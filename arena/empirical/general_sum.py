@@ -68,7 +68,7 @@ def general_sum(games: Sequence[EmpiricalGame]) -> GeneralSum:
         ValueError: If cells are missing.
         ArithmeticError: If a solver fails.
     """
-    u, w = _means(games, "defender"), _means(games, "attacker")
+    u, w = means(games, "defender"), means(games, "attacker")
     found: list[Outcome] = []
     degenerate, refusal = False, None
     try:
@@ -79,13 +79,13 @@ def general_sum(games: Sequence[EmpiricalGame]) -> GeneralSum:
         degenerate = nash.degenerate
         for number, each in enumerate(nash.extreme, 1):
             name = f"equilibrium {number} of {len(nash.extreme)}"
-            found.append(_paid(games, name, np.outer(each.row, each.column)))
+            found.append(_outcome(games, name, np.outer(each.row, each.column)))
     for ties in ("strong", "weak"):
         found += _commitments(games, u, w, ties)
     for concept, solver in (("correlated", correlated), ("coarse correlated", coarse_correlated)):
         for whose, objective in (("the defender", u), ("the attacker", w), ("both", u + w)):
             mediated = solver(u, w, objective)
-            found.append(_paid(games, f"{concept}, best for {whose}", mediated.distribution))
+            found.append(_outcome(games, f"{concept}, best for {whose}", mediated.distribution))
     return GeneralSum(tuple(found), degenerate, refusal)
 
 
@@ -98,7 +98,7 @@ def _commitments(games: Sequence[EmpiricalGame], u: Array, w: Array, ties: Ties)
             profiles = _profiles(moves, own.shape[1])
             name = f"{leader} commits, {commitment}, ties {favour} it"
             transposed = profiles if leader == "defender" else profiles.T
-            found.append(_paid(games, name, transposed, moves.attained))
+            found.append(_outcome(games, name, transposed, moves.attained))
     return found
 
 
@@ -107,19 +107,29 @@ def _profiles(moves: Commitment, replies: int) -> Array:
     return np.outer(moves.mixture, np.eye(replies)[reply])
 
 
-def _means(games: Sequence[EmpiricalGame], player: str) -> Array:
-    means: Array = np.mean([game.payoffs(player).mean(2) for game in games], axis=0)
-    return means
-
-
-def _paid(
+def _outcome(
     games: Sequence[EmpiricalGame], name: str, profiles: Array, attained: bool = True
 ) -> Outcome:
+    return Outcome(name, profiles, *paid(games, profiles), attained)
+
+
+def means(games: Sequence[EmpiricalGame], player: str) -> Array:
+    """The player's mean payoffs over seeds and examples, [D, A].
+
+    Raises:
+        ValueError: If cells are missing.
+    """
+    found: Array = np.mean([game.payoffs(player).mean(2) for game in games], axis=0)
+    return found
+
+
+def paid(games: Sequence[EmpiricalGame], profiles: Array) -> tuple[Estimate, Estimate]:
+    """What profiles drawn with these probabilities [D, A] pay the defender, and the attacker."""
     defender, attacker = (
         over_seeds([np.tensordot(profiles, game.payoffs(player), 2) for game in games])
         for player in ("defender", "attacker")
     )
-    return Outcome(name, profiles, defender, attacker, attained)
+    return defender, attacker
 
 
 @dataclass(frozen=True)
@@ -171,8 +181,8 @@ def against_types(
     }
     moves = bayesian_commitment(
         [weights[name] for name in parts],
-        [_means(part, "defender") for part in parts.values()],
-        [_means(part, "attacker") for part in parts.values()],
+        [means(part, "defender") for part in parts.values()],
+        [means(part, "attacker") for part in parts.values()],
     )
     chosen = dict(zip(parts, moves.replies, strict=True))
     paid = [

@@ -10,22 +10,28 @@ import numpy as np
 from arena.empirical.figures import (
     knowledge_figure,
     mixtures_figure,
+    quantal_figure,
     response_figure,
     values_figure,
 )
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.general_sum import GeneralSum, general_sum
 from arena.empirical.protocol import STANDARD, Protocol
+from arena.empirical.quantal import QuantalPath, quantal_path
 from arena.empirical.response_graph import Profile, ResponseGraph, response_graph
 from arena.empirical.values import Value, Values, values
 from arena.estimate import Estimate
 from arena.report import Table, save_records
+from arena.solvers.payoffs import ROUNDING, Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARES = tuple(share / 10 for share in range(11))
 """Of the knowledge curve, from black box to white box."""
+
+RATIONALITY = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Of quantal responses, from uniform play to nearly an equilibrium where payoffs span 1."""
 
 _MANY = 4  # sinks and profiles that a table lists
 
@@ -55,13 +61,14 @@ def concluding(
     protocols: Sequence[Protocol] = STANDARD,
     cells: tuple[float, float] | None = None,
     seed: int = 0,
+    rationality: Sequence[float] = (),
 ) -> Analysis:
     """The analysis that a study ends with; where it is refused, why is printed and it is empty.
 
     So that what was played is shown though too little was. The arguments are those of `analysis`.
     """
     try:
-        return analysis(games, protocols, cells, seed)
+        return analysis(games, protocols, cells, seed, rationality)
     except ValueError as error:
         print(f"No analysis: {error}")
         return Analysis((), {}, {})
@@ -72,18 +79,20 @@ def analysis(
     protocols: Sequence[Protocol] = STANDARD,
     cells: tuple[float, float] | None = None,
     seed: int = 0,
+    rationality: Sequence[float] = (),
 ) -> Analysis:
     """Values by protocol, prices, mixtures, the knowledge curve, best responses and equilibria.
 
     Where cells are missing, the models and attacks that lack most are left out, and named, until
     none is; or, with `cells`, all are kept and values bracketed. Where the game is zero-sum all
-    equilibria are worth the same, v, and are not listed.
+    equilibria are worth the same, v, and are not listed; quantal responses are, wherever asked.
 
     Args:
         games: One a seed, of the same models and attacks.
         protocols: What is asked.
         cells: The least and the most that a missing cell may cost the defender; None: not stated.
         seed: Of the halves that are held out.
+        rationality: Those at which quantal responses are shown, in units of 1 / payoff.
 
     Raises:
         ValueError: As `values`; if no cell is left.
@@ -114,6 +123,11 @@ def analysis(
         tables.append(_responses_table(responses))
         figures["responses"] = response_figure(responses)
         records["responses"] = _edges(responses)
+        if rationality:
+            path = quantal_path(games, rationality)
+            tables.append(_quantal_table(path, *names))
+            figures["quantal_responses"] = quantal_figure(path, *names)
+            records["quantal_responses"] = _quantal_records(path, *names)
         if not found.zero_sum:
             outcomes = general_sum(games)
             tables.append(_outcomes_table(outcomes))
@@ -262,6 +276,55 @@ def _outcomes_table(found: GeneralSum) -> Table:
         notes.append(f"equilibria are not listed: {found.refusal}")
     columns = ["outcome", "defender's payoff", "attacker's payoff"]
     return Table("Where the game is not zero-sum", columns, rows, "; ".join(notes) + ".")
+
+
+def _quantal_table(found: QuantalPath, models: Sequence[str], attacks: Sequence[str]) -> Table:
+    rows = [
+        [
+            f"{each.rationality:g}",
+            str(each.defender),
+            str(each.attacker),
+            _likeliest(models, each.models),
+            _likeliest(attacks, each.attacks),
+        ]
+        for each in found.points
+    ]
+    note = (
+        "Quantal responses: moves in proportion to exp(rationality x mean payoff), both players "
+        "alike; payoffs ± 95 %. Rationality 0 is uniform play, an infinite one an equilibrium."
+    )
+    if found.refusal is not None:
+        note += f" More of it was not reached: {found.refusal}."
+    columns = ["rationality", "defender's payoff", "attacker's payoff", "model", "attack"]
+    return Table("Where players make mistakes", columns, rows, note)
+
+
+def _likeliest(names: Sequence[str], shares: Array) -> str:
+    if np.ptp(shares) < ROUNDING:
+        return "all alike"
+    best = int(shares.argmax())
+    return f"{names[best]} ({shares[best]:.2f})"
+
+
+def _quantal_records(
+    found: QuantalPath, models: Sequence[str], attacks: Sequence[str]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "rationality": each.rationality,
+            "player": player,
+            "payoff": payoff.mean,
+            "half": payoff.half,
+            "move": name,
+            "probability": float(share),
+        }
+        for each in found.points
+        for player, payoff, names, shares in (
+            ("defender", each.defender, models, each.models),
+            ("attacker", each.attacker, attacks, each.attacks),
+        )
+        for name, share in zip(names, shares, strict=True)
+    ]
 
 
 def _numbers(estimate: Estimate | None, held_out: Estimate | None) -> dict[str, float | None]:

@@ -15,11 +15,11 @@ from arena.estimate import Estimate, over_seeds
 from arena.events import Events
 from arena.executors.executor import Executor
 from arena.executors.processes import Processes
-from arena.fields import Count
+from arena.fields import Count, NonNegative
 from arena.games.evasion import Evasion
 from arena.report import Page, Table, print_table, save_records, save_study
 from arena.store import Store
-from arena.studies.analysis import concluding
+from arena.studies.analysis import RATIONALITY, concluding
 from arena.studies.figures import show_figures
 from arena.studies.moves import Column, Roster
 from arena.studies.roster import Attack, Defense
@@ -47,6 +47,8 @@ class Payoffs(Study):
         protocol: The one protocol that values are asked for; None: the usual ones, side by side.
         cells: The least and the most that a cell can cost the defender. Values are then bracketed
             where cells are missing; None leaves out the models and attacks that lack them.
+        rationality: Of quantal responses, a point of the path each, in units of 1 / payoff; an
+            empty list shows none.
         executor: What plays matches and cells.
 
     Raises:
@@ -60,6 +62,7 @@ class Payoffs(Study):
     seeds: Count = 1
     protocol: Protocol | None = None
     cells: tuple[float, float] | None = None
+    rationality: tuple[NonNegative, ...] = RATIONALITY
     executor: Executor = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
@@ -101,7 +104,7 @@ class Payoffs(Study):
         tables = payoff_tables(games, self.roster.columns)
         figures = {"payoffs": heat_map(games)}
         protocols = STANDARD if self.protocol is None else (self.protocol,)
-        found = concluding(games, protocols, self.cells, setup.seed)
+        found = concluding(games, protocols, self.cells, setup.seed, self.rationality)
         found.save(setup.folder)
         tables += found.tables
         for table in tables:

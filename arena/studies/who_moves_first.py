@@ -16,11 +16,11 @@ from arena.empirical.rounds import rounds_played
 from arena.estimate import Estimate, over_seeds
 from arena.events import Events
 from arena.executors.executor import Serial
-from arena.fields import Count
+from arena.fields import Count, NonNegative
 from arena.games.evasion import EvasionBoard
 from arena.report import Page, Table, number, print_table, save_study
 from arena.store import Store
-from arena.studies.analysis import concluding
+from arena.studies.analysis import RATIONALITY, concluding
 from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.study import Played, Setup, Study, play
@@ -47,10 +47,13 @@ class WhoMovesFirst(Study):
     Attributes:
         rounds: Rounds a match.
         seeds: Matches an order, counted from the configured seed.
+        rationality: Of quantal responses, a point of the path each, in units of 1 / payoff; an
+            empty list shows none.
     """
 
     rounds: Count = 4
     seeds: Count = 3
+    rationality: tuple[NonNegative, ...] = RATIONALITY
 
     def run(self, setup: Setup) -> None:
         """Plays all matches, prints both tables, and writes figure and report."""
@@ -65,7 +68,9 @@ class WhoMovesFirst(Study):
                     kept = play(match, self.rounds, partial(tell, label), keep=True)
                     played[name].append(kept)
         tables = [orders_table(played), prices_table(played)]
-        found = concluding(self._games(setup, played), seed=setup.seed)
+        found = concluding(
+            self._games(setup, played), seed=setup.seed, rationality=self.rationality
+        )
         found.save(setup.folder)
         tables += found.tables
         for table in tables:
