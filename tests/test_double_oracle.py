@@ -112,6 +112,37 @@ def test_it_ends_where_payoffs_cannot_be_told_apart():
     assert last.exploitability.low <= 0 or last.exploitability.mean < 1e-9
 
 
+@dataclass(frozen=True)
+class Lucky(Given):
+    """An attacker whose search finds a column by luck."""
+
+    def attack(self, models, seed, fresh=False):
+        return f"column {seed % 50}"
+
+
+def test_the_best_of_several_seeds_judges_and_their_spread_is_told():
+    """The defender's reply is exact, so that seeds differ in what the attacker gains, or stays."""
+    payoffs = GAMES["random"]
+    spreads = []
+    for each in double_oracle(Lucky(payoffs), "uniform", 6, 1e-9, seeds=4):
+        found = [alone.mean for alone in each.by_seed]
+        assert len(found) == 4
+        assert each.exploitability.mean == pytest.approx(max(found), abs=1e-12)
+        mean = sum(found) / 4
+        spread = math.sqrt(sum((one - mean) ** 2 for one in found) / 3)
+        assert each.between_seeds == pytest.approx(spread, abs=1e-12)
+        spreads.append(spread)
+    assert max(spreads) > 0.01
+
+
+def test_one_seed_is_the_first_of_several_and_has_no_spread():
+    alone = double_oracle(Lucky(GAMES["random"]), "uniform", 4, 1e-9)
+    several = double_oracle(Lucky(GAMES["random"]), "uniform", 4, 1e-9, seeds=3)
+    for one, many in zip(alone, several, strict=True):
+        assert one.by_seed == (one.exploitability,) == many.by_seed[:1]
+        assert one.between_seeds is None
+
+
 # What noise does --------------------------------------------------------------------------------
 
 

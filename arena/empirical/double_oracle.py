@@ -50,6 +50,8 @@ class Iteration:
         attacker_gain: What the attacker's best reply found takes off it.
         defender_gain: What the defender's adds to it.
         exploitability: Both together: a lower bound.
+        by_seed: Exploitability by the fresh replies of each seed alone, beside the known moves.
+            What lies between them is no sampling of examples, and in no interval.
         floor: What the population's own moves seem to gain by sampling alone, see `noise_floor`.
         replies: The names of the replies judged: the defender's, the attacker's; "stay" where
             nothing was found that does better than the mixture.
@@ -65,9 +67,16 @@ class Iteration:
     attacker_gain: Estimate
     defender_gain: Estimate
     exploitability: Estimate
+    by_seed: tuple[Estimate, ...]
     floor: float
     replies: tuple[str, str]
     settled: str | None
+
+    @property
+    def between_seeds(self) -> float | None:
+        """The standard deviation of exploitability between seeds; None of one seed."""
+        found = [each.mean for each in self.by_seed]
+        return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ def double_oracle(
     iterations: int = 10,
     tolerance: float = 0.01,
     seed: int = 0,
+    seeds: int = 1,
 ) -> Iterator[Iteration]:
     """Grows populations from the opening, an iteration at a time.
 
@@ -104,13 +114,16 @@ def double_oracle(
         iterations: The most.
         tolerance: Of exploitability, in units of payoff.
         seed: Of all responses, and of the halves.
+        seeds: How many fresh replies of each player judge a population: the best of them counts.
 
     Raises:
-        ValueError: If the tolerance is not above 0, there are no iterations, or the game is not
-            zero-sum.
+        ValueError: If the tolerance is not above 0, there are no iterations or no seeds, or the
+            game is not zero-sum.
     """
-    if not tolerance > 0 or iterations < 1:
-        raise ValueError(f"tolerance={tolerance}, iterations={iterations}: both must be above 0")
+    if not tolerance > 0 or iterations < 1 or seeds < 1:
+        raise ValueError(
+            f"tolerance={tolerance}, iterations={iterations}, seeds={seeds}: all must be above 0"
+        )
     halves = Halves.of(oracles.examples, chance.seed_of(seed, "halves"))
     model, attack = oracles.opening()
     models, attacks = {model: "model 0"}, {attack: "attack 0"}
@@ -128,14 +141,23 @@ def double_oracle(
         attack = oracles.attack(x, chance.seed_of(seed, number, "attack"))
         joined = {**models, model: models.get(model, f"model {number + 1}")}
         joined_attacks = {**attacks, attack: attacks.get(attack, f"attack {number + 1}")}
-        fresh_model = oracles.defend(y, chance.seed_of(seed, number, "fresh model"), fresh=True)
-        fresh_attack = oracles.attack(x, chance.seed_of(seed, number, "fresh attack"), fresh=True)
-        wide = crossed(
-            oracles,
-            {fresh_model: "fresh model"} | joined,
-            {fresh_attack: "fresh attack"} | joined_attacks,
-        )
+        fresh_models, fresh_attacks = [], []
+        for k in range(seeds):
+            path = (seed, number) if k == 0 else (seed, number, k)
+            fresh_models.append(oracles.defend(y, chance.seed_of(*path, "fresh model"), True))
+            fresh_attacks.append(oracles.attack(x, chance.seed_of(*path, "fresh attack"), True))
+        called = _fresh(fresh_models, "model") | joined
+        called_attacks = _fresh(fresh_attacks, "attack") | joined_attacks
+        wide = crossed(oracles, called, called_attacks)
         judged = judge(wide, game, row, column, halves)
+        alone = [
+            wide.part(
+                [called[each] for each in {one: None} | joined],
+                [called_attacks[each] for each in {other: None} | joined_attacks],
+            )
+            for one, other in zip(fresh_models, fresh_attacks, strict=True)
+        ]
+        by_seed = [judge(part, game, row, column, halves).exploitability for part in alone]
         settled = _settled(
             judged.exploitability, tolerance, joined == models and joined_attacks == attacks
         )
@@ -145,6 +167,7 @@ def double_oracle(
             moves=(tuple(models), tuple(attacks)),
             row=row,
             column=column,
+            by_seed=tuple(by_seed),
             floor=noise_floor(payoffs, meta, chance.seed_of(seed, "floor")),
             settled=settled,
             **vars(judged),
@@ -253,6 +276,10 @@ def paired(differences: Array, z: float = _NORMAL) -> Estimate:
     n = len(differences)
     half = z * differences.std(ddof=1) / n**0.5 if n > 1 else 0.0
     return Estimate(float(differences.mean()), float(half))
+
+
+def _fresh(moves: list[str], kind: str) -> dict[str, str]:
+    return {move: f"fresh {kind}" + f" {k + 1}" * (k > 0) for k, move in enumerate(moves)}
 
 
 def _named(names: dict[str, str], weights: Array) -> Mixture:

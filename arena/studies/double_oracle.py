@@ -42,12 +42,15 @@ class DoubleOracle(Study):
         meta: Which mixtures of a population are responded to.
         iterations: The most.
         tolerance: Exploitability, in units of payoff, below which it ends.
+        seeds: Fresh best responses of each player that judge a population, each trained and
+            searched for with a seed of its own: the best counts, and their spread is shown.
     """
 
     responding: Responding
     meta: Literal["nash", "replicator", "regret_matching", "uniform"] = "nash"
     iterations: Count = 8
     tolerance: Positive = 0.01
+    seeds: Count = 1
 
     def run(self, setup: Setup) -> None:
         """Runs to the end, prints the tables, and writes figure and report.
@@ -59,7 +62,12 @@ class DoubleOracle(Study):
         events = Events(setup.folder)
         found: list[Iteration] = []
         loop = double_oracle(
-            oracles, self.meta, self.iterations, self.tolerance, chance.seed_of(setup.seed, "grow")
+            oracles,
+            self.meta,
+            self.iterations,
+            self.tolerance,
+            chance.seed_of(setup.seed, "grow"),
+            self.seeds,
         )
         with progress(self.iterations) as tell:
             for each in loop:
@@ -100,6 +108,7 @@ def line(each: Iteration) -> dict[str, Any]:
     return {
         "iteration": each.number,
         **{name: _plain(value) for name, value in _estimates(each).items()},
+        "by_seed": [_plain(estimate) for estimate in each.by_seed],
         "floor": each.floor,
         "bound": BOUND,
         "models": dict(zip(each.game.models, each.row.tolist(), strict=True)),
@@ -127,6 +136,8 @@ def scalars(each: Iteration) -> dict[str, float]:
     found: dict[str, float] = {"iteration": float(each.number)}
     for name, estimate in _estimates(each).items():
         found |= {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    if each.between_seeds is not None:
+        found["between_seeds"] = each.between_seeds
     return found | {
         "floor": each.floor,
         "models": float(len(each.row)),
@@ -150,6 +161,7 @@ def iterations_table(found: Sequence[Iteration]) -> Table:
             str(each.attacker_gain),
             str(each.defender_gain),
             number(each.floor),
+            *([] if each.between_seeds is None else [number(each.between_seeds)]),
             f"{(each.row > 0).sum()} of {len(each.row)}",
             f"{(each.column > 0).sum()} of {len(each.column)}",
             ", ".join(each.replies),
@@ -157,6 +169,12 @@ def iterations_table(found: Sequence[Iteration]) -> Table:
         for each in found
     ]
     last = found[-1]
+    seeds = "Intervals leave out the seeds of trainings and searches: one of each judges."
+    if len(last.by_seed) > 1:
+        seeds = (
+            f"Between seeds: the standard deviation of exploitability by the fresh replies of each "
+            f"of {len(last.by_seed)} seeds alone; the best of them counts."
+        )
     end = last.settled or "ended by the number of iterations, not settled"
     return Table(
         "Double oracle",
@@ -167,6 +185,7 @@ def iterations_table(found: Sequence[Iteration]) -> Table:
             "attacker's gain",
             "defender's gain",
             "floor",
+            *(["between seeds"] if len(last.by_seed) > 1 else []),
             "models",
             "attacks",
             "best replies",
@@ -174,7 +193,7 @@ def iterations_table(found: Sequence[Iteration]) -> Table:
         rows,
         f"Defender's payoffs, ± 95 % over the examples held out. Exploitability and gains are "
         f"{BOUND}. Floor: what the population's own moves seem to gain by sampling alone. "
-        f"Models, attacks: in the mixture, of the population. {end[0].upper()}{end[1:]}.",
+        f"{seeds} Models, attacks: in the mixture, of the population. {end[0].upper()}{end[1:]}.",
     )
 
 
