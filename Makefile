@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed check
 	$(BIN)/python -m pytest
 
-# What takes minutes: published models, and the reference libraries beside ours.
+# What takes minutes: published models, the reference libraries beside ours, and Ray.
 parity: $(VENV)/.peers
 	$(BIN)/python -m pytest -m "slow or peers"
 
@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # adv-lib declares a plotter that does not install; the attacks that are compared do not use it.
 $(VENV)/.peers: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,peers]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,peers,ray]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps adv-lib==0.2.8
 	@touch $@
 

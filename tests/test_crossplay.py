@@ -4,12 +4,12 @@ import os
 import signal
 from collections import Counter
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from small import LINEAR, Constant, attacker, defender, evasion
+from test_executors import with_ray
 from torch import nn
 
 from arena.actions.lp import Linf
@@ -199,8 +199,7 @@ class Fragile(Strategy):
         return ModuleClassifier(Constant([1.0, *[0.0] * 9]), 10)
 
 
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+@with_ray
 def test_ray_plays_on_when_a_worker_is_killed_midway(tmp_path):
     from arena.executors.ray import Ray
 

@@ -13,9 +13,19 @@ from arena.executors.executor import Serial
 from arena.executors.processes import Processes
 from arena.executors.ray import Ray
 
-RAY = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
-# Ray's own code opens files and leaves them to the garbage collector.
-QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+RAY = (
+    pytest.mark.peers,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+    # Ray's own code opens files and leaves them to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
+)
+
+
+def with_ray(test):
+    """A test that needs Ray."""
+    for mark in RAY:
+        test = mark(test)
+    return test
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +37,7 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture(params=["serial", "processes", pytest.param("ray", marks=[RAY, QUIET])])
+@pytest.fixture(params=["serial", "processes", pytest.param("ray", marks=RAY)])
 def executor(request):
     if request.param == "ray":
         request.getfixturevalue("cluster")
@@ -79,16 +89,14 @@ class Mortal:
         return item
 
 
-@RAY
-@QUIET
+@with_ray
 def test_ray_begins_the_item_of_a_killed_worker_again(tmp_path, cluster):
     found = dict(Ray(retries=2).results(Mortal(tmp_path, lives=2), [0, 1, 2]))
     assert found == {0: 0, 1: 1, 2: 2}
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@RAY
-@QUIET
+@with_ray
 def test_ray_gives_up_on_an_item_that_kills_every_worker(tmp_path, cluster):
     with pytest.raises(ChildProcessError, match="lost its Ray worker 2 times"):
         list(Ray(retries=1).results(Mortal(tmp_path, lives=9), [1]))
