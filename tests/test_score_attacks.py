@@ -150,6 +150,30 @@ def test_with_many_probes_one_step_is_the_gradients(strategy):
     torch.testing.assert_close(output, x - 0.1 * w[:1].sign(), atol=1e-6, rtol=0)
 
 
+def test_spsa_descends_the_margin_of_a_model_that_is_sure():
+    """The closed form of a step: the sign of the mean of u (u . gradient) over directions u.
+
+    Here the runner-up rises along `s` and the third answer falls four times as fast. The margin
+    looks at the runner-up alone. What both share, log(1 - p), is mixed 65 to 35 by softmax and
+    falls along `s`; cross-entropy is 0 in float32 everywhere near, and does not move.
+    """
+    s = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0])
+    model = Linear(torch.stack([0 * s, s, -4 * s]), torch.zeros(3))
+    x, y = torch.full((6, 9), 0.5), torch.zeros(6, dtype=torch.int64)
+    model.b = torch.tensor([50.0, 0.6, 0.0]) - model.logits(x)[0]
+    assert (model.logits(x).log_softmax(1)[:, 0] == 0).all()
+
+    model.asked.clear()
+    play(make(SPSA(1, 3, step=1.0), model, x, y, Linf(0.1))[0])
+    _, probes, moved = model.asked
+    up, down = probes.reshape(3, 6, 2, 9).unbind(2)
+    u = (up - down).sign()  # of every pair and input
+    # Sums of three odd numbers: none is 0.
+    estimate = (u * (u * -s).sum(2, keepdim=True)).mean(0)
+    assert (estimate.sign() != -s.sign()).any(), "three pairs do not give the gradient itself"
+    torch.testing.assert_close(moved, x - 0.1 * estimate.sign())
+
+
 def test_simba_finds_the_closed_form_in_linf():
     """With whole steps, each entry is decided once, and for a linear model rightly."""
     model = linear((20,), seed=1)
