@@ -186,10 +186,13 @@ def test_logits_that_are_not_finite_are_no_mistake():
 def test_windows_reach_every_pixel_the_last_included(shape, p):
     key, plane = chance.keys(0, 400), torch.zeros(1, *shape)
     draw = chance.uniform(key, (2,))
-    row, column, (h, w) = _window(draw, plane, p, least=1)
-    rows, columns = (row >= 0) & (row < h), (column >= 0) & (column < w)
-    assert rows.any(0).all() and columns.any(0).all()
-    assert (rows.sum(1) == h).all() and (columns.sum(1) == w).all()
+    pixels, (h, w) = _window(draw, plane, p, least=1)
+    inside = torch.zeros(400, shape[1] * shape[2], dtype=torch.int64)
+    inside.scatter_add_(1, pixels[:, 0], torch.ones_like(pixels[:, 0]))
+    inside = inside.reshape(400, *shape[1:])
+    assert (inside.sum(0) > 0).all()
+    rows, columns = inside.amax(2).sum(1), inside.amax(1).sum(1)
+    assert (rows == h).all() and (columns == w).all() and (inside.sum((1, 2)) == h * w).all()
     assert abs(h * w - p * shape[1] * shape[2]) <= max(h, w)
 
 

@@ -3,6 +3,7 @@
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -103,12 +104,9 @@ class _Squares:
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A window of a share `p` of the plane, a sign for each channel."""
-        c, width = best.shape[1], best.shape[3]
+        c = best.shape[1]
         draw = chance.uniform(key, (2 + c,))
-        top, left, (h, w) = _corner(draw[:, :2], best, p, least=1)
-        row = top[:, None] + torch.arange(h, device=key.device)
-        column = left[:, None] + torch.arange(w, device=key.device)
-        inside = (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None]  # [b, 1, h w]
+        inside, _ = _window(draw[:, :2], best, p, least=1)
         channel = torch.arange(c, device=key.device)[:, None]
         # Only the window is read and written: most windows are a few pixels.
         up, down = (end.flatten(2)[at[:, None, None], channel, inside] for end in self.ends)
@@ -147,23 +145,31 @@ class _Bumps:
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
         """A bump is added to one window, which takes over the length of another."""
-        draw = chance.uniform(key, (5 + best.shape[1],))
-        row, column, (h, w) = _window(draw[:, :2], best, p, least=3)
-        taker = _inside(row, column, h, w)
-        giver = _inside(*_window(draw[:, 2:4], best, p, least=3)[:2], h, w)
-        turned = (draw[:, 4] < 0.5).long()[:, None, None]
-        row, column = row.clamp(0, h - 1)[:, :, None], column.clamp(0, w - 1)[:, None, :]
-        bump = _bumps(h, w).to(key.device)[turned, row, column][:, None] * taker
-        heads = draw[:, 5:, None, None] < 0.5
+        c = best.shape[1]
+        draw = chance.uniform(key, (5 + c,))
+        taker, (h, w) = _window(draw[:, :2], best, p, least=3)
+        giver, _ = _window(draw[:, 2:4], best, p, least=3)
+        taker, giver = taker.expand(-1, c, -1), giver.expand(-1, c, -1)
+        # Of two windows that meet, the taker has what they share.
+        delta = (best - self.given[at]).flatten(2)
+        kept = delta.gather(2, taker)
+        delta.scatter_(2, taker, 0.0)
+        lost = delta.gather(2, giver)
+        delta.scatter_(2, giver, 0.0)
 
-        delta = best - self.given[at]
-        share = delta.abs() ** self.order  # of eps ** order
-        left = self.space.eps**self.order - share.sum((1, 2, 3), keepdim=True)
-        both = (share * (taker | giver)).sum((2, 3), keepdim=True)
-        length = self.bump * (both + left.clamp(min=0) / best.shape[1]) ** (1 / self.order)
-        mixed = torch.where(heads, bump, -bump) + _unit(delta * taker, (2, 3), self.order)
-        delta = torch.where(taker, length * _unit(mixed, (2, 3), self.order), delta * ~giver)
-        return self._landed(at, delta)
+        both = self._powers(kept) + self._powers(lost)
+        left = self.space.eps**self.order - (both + self._powers(delta)).sum(1, keepdim=True)
+        length = self.bump * (both + left.clamp(min=0) / c) ** (1 / self.order)
+        turned = (draw[:, 4] < 0.5).long()
+        bump = _bumps(h, w).to(key.device).flatten(1)[turned][:, None]
+        heads = draw[:, 5:, None] < 0.5
+        mixed = torch.where(heads, bump, -bump) + _unit(kept, (2,), self.order)
+        delta.scatter_(2, taker, length * _unit(mixed, (2,), self.order))
+        return self._landed(at, delta.reshape(best.shape))
+
+    def _powers(self, delta: Tensor) -> Tensor:
+        """What parts [b, C, n] of a displacement take of eps ** order, [b, C, 1]."""
+        return (delta.abs() ** self.order).sum(2, keepdim=True)
 
     def _landed(self, at: Tensor, delta: Tensor) -> Tensor:
         return self.space.project(self.given[at], self.given[at] + self.whole * delta)
@@ -174,13 +180,11 @@ def _heads(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     return chance.uniform(key, shape) < 0.5
 
 
-def _corner(
-    draw: Tensor, plane: Tensor, p: float, least: int
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
+def _window(draw: Tensor, plane: Tensor, p: float, least: int) -> tuple[Tensor, tuple[int, int]]:
     """A random window on `plane` [B, C, H, W], a square of a share `p` of its area if that fits.
 
-    Returns its top row [B], its left column [B], and its size. All places at which it fits are
-    equally likely where `draw` [B, 2] is uniform in [0, 1).
+    Returns its pixels [B, 1, h w], row by row, numbered as in the flattened plane, and its size
+    h, w. All places at which it fits are equally likely where `draw` [B, 2] is uniform in [0, 1).
     """
     height, width = plane.shape[2:]
     area = p * height * width
@@ -188,28 +192,13 @@ def _corner(
     h = min(max(side, round(area / width)), height)
     w = min(max(side, round(area / height)), width)
     top, left = draw.unbind(1)
-    return (top * (height - h + 1)).long(), (left * (width - w + 1)).long(), (h, w)
+    top, left = (top * (height - h + 1)).long(), (left * (width - w + 1)).long()
+    row = top[:, None] + torch.arange(h, device=draw.device)
+    column = left[:, None] + torch.arange(w, device=draw.device)
+    return (row[:, :, None] * width + column[:, None, :]).flatten(1)[:, None], (h, w)
 
 
-def _window(
-    draw: Tensor, plane: Tensor, p: float, least: int
-) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """The window as every row's [B, H] and column's [B, W] place in it, and its size.
-
-    A place is negative or beyond the window's size if outside.
-    """
-    top, left, size = _corner(draw, plane, p, least)
-    row = torch.arange(plane.shape[2], device=draw.device) - top[:, None]
-    column = torch.arange(plane.shape[3], device=draw.device) - left[:, None]
-    return row, column, size
-
-
-def _inside(row: Tensor, column: Tensor, h: int, w: int) -> Tensor:
-    """Which pixels are in the window, bool [B, 1, H, W]."""
-    row, column = (row >= 0) & (row < h), (column >= 0) & (column < w)
-    return row[:, None, :, None] & column[:, None, None, :]
-
-
+@cache
 def _bumps(h: int, w: int) -> Tensor:
     """The paper's eta, of unit length, [2, h, w]: a positive bump above a negative, or beside."""
 
