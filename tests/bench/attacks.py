@@ -16,7 +16,7 @@ import torch
 from omegaconf import OmegaConf
 
 from arena import schema
-from arena.actions.lp import L2, Linf
+from arena.actions.lp import L2, Linf, Lp
 from arena.attacks.apgd import APGD
 from arena.attacks.borrowed import secluded
 from arena.attacks.carlini_wagner import CarliniWagner
@@ -45,6 +45,7 @@ class Contest:
         ours: Strategies by name; the first, in fp32, says who leaves when: the active floor.
         peers: References of tests/parity by names that begin with the library's.
         nearest: Looks for the nearest mistake instead of one in the ball, and so nobody leaves.
+        ball: The ball, if not the subject's in L-inf.
     """
 
     name: str
@@ -53,6 +54,11 @@ class Contest:
     ours: Mapping[str, Strategy]
     peers: Mapping[str, Callable] = field(default_factory=dict)
     nearest: bool = False
+    ball: Lp | None = None
+
+    def space(self, subject):
+        """Where ours and the peers move; for the nearest mistake of no radius."""
+        return L2(0.0) if self.nearest else self.ball or Linf(subject.eps)
 
 
 def contests():
@@ -90,6 +96,13 @@ def contests():
                 "torchattacks": references.torchattacks("Square", n_queries=1000),
                 "art": art("SquareAttack", max_iter=1000),
             },
+        ),
+        "square_l2": Contest(
+            "Square L2 2, 200",
+            *(200, 0),
+            {"arena": Square(steps=199)},
+            {"pyautoattack": references.autoattack("square", norm="L2", square__n_queries=200)},
+            ball=L2(2.0),
         ),
         "cw": Contest(
             "C&W L2, 5 x 100",
@@ -132,8 +145,7 @@ def named(table, attack, *libraries):
 
 def ours(subject, contest, strategy, ledger, model=None):
     """What a strategy of ours plays where the defender has moved, or finds nearest."""
-    space = L2(0.0) if contest.nearest else Linf(subject.eps)
-    player = Player(space, Negation(ErrorRate()), Knowledge.white_box(), strategy)
+    player = Player(contest.space(subject), Negation(ErrorRate()), Knowledge.white_box(), strategy)
     strategy.check(player)
     view = WhiteBox("defender", player.knowledge, {}, model or subject.model, ledger)
     look, data = (lambda opponent, kind: view), subject.data
@@ -143,7 +155,7 @@ def ours(subject, contest, strategy, ledger, model=None):
 
 def theirs(subject, contest, reference):
     """What a peer plays, whatever it prints."""
-    ball = () if contest.nearest else (subject.eps,)
+    ball = () if contest.nearest else (contest.space(subject).eps,)
     with (
         secluded(subject.data.x, 0),
         redirect_stdout(io.StringIO()),
@@ -158,7 +170,7 @@ def measured(subject, contest, repeats):
     plans = {"fixed floor": floors.fixed(n, contest.forwards, contest.gradients)}
     if not contest.nearest:
         until = floors.Until(n, device)
-        watched = floors.Watched(subject.model, subject.data, Linf(subject.eps), until)
+        watched = floors.Watched(subject.model, subject.data, contest.space(subject), until)
         ours(subject, contest, next(iter(contest.ours.values())), until, watched)
         plans["active floor"] = until.plan()
 
@@ -200,14 +212,14 @@ def judged(subject, contest, x):
     data, (low, high) = subject.data, subject.data.box
     answers = (decide(subject.model.logits(at), data.classes) for at in (data.x, x))
     clean, wrong = ((labels >= 0) & (labels != data.y) for labels in answers)
-    moved = (x.double() - data.x.double()).flatten(1)
     beyond = float(torch.maximum(low - x, x - high).amax().clamp(min=0))
     if contest.nearest:
-        size = torch.linalg.vector_norm(moved, dim=1)
+        size = contest.space(subject).size(data.x, x)
         size = torch.where(wrong, size, torch.inf).masked_fill(clean, 0.0)
         failed, median = float(size.isinf().double().mean()), float(size.median())
         median = median if math.isfinite(median) else None  # JSON knows no infinity
         return {"median norm": median, "failed": failed, "violation": beyond}
     robust = 1.0 - float((clean | wrong).double().mean())
-    beyond = max(beyond, float(moved.abs().amax()) - subject.eps)
+    space = contest.space(subject)
+    beyond = max(beyond, float(space.size(data.x.double(), x.double()).amax()) - space.eps)
     return {"robust accuracy": robust, "violation": beyond}
