@@ -11,7 +11,7 @@ from arena.knowledge import Knowledge, Ledger, WhiteBox
 ROUNDING = 1e-6
 
 
-def turn_of(strategy, model, data, space, queries=None):
+def turn_of(strategy, model, data, space, queries=None, seed=0):
     """The turn of an attacker who moves last, against a model as a white box.
 
     Its probes (not its passes) are at most `queries` an example.
@@ -19,12 +19,12 @@ def turn_of(strategy, model, data, space, queries=None):
     player = attacker(strategy, Knowledge.white_box(), space)
     strategy.check(player)
     view = WhiteBox("defender", player.knowledge, {}, model, Ledger(len(data), queries))
-    return Turn(player, 0, data, None, None, 0, len(data), lambda opponent, kind: view, True)
+    return Turn(player, 0, data, None, None, seed, len(data), lambda opponent, kind: view, True)
 
 
-def ours(strategy, model, data, space, queries=None):
+def ours(strategy, model, data, space, queries=None, seed=0):
     """What a strategy of ours plays; it must be legal."""
-    x = strategy.respond(turn_of(strategy, model, data, space, queries))
+    x = strategy.respond(turn_of(strategy, model, data, space, queries, seed))
     assert space.contains(data.x, x).all()
     return x
 

@@ -223,7 +223,7 @@ WITHIN = {
         verbose=False,
     ),
     "adv_lib:pgd-linf": adv_lib("pgd_linf", ball=True, steps=40, relative_step_size=0.1),
-    # APGD: 100 steps, one start (five in L1, as AutoAttack has it).
+    # APGD: 100 steps, one start; in L1 five, or five targets instead of nine, as AutoAttack has it.
     "pyautoattack:apgd-ce-linf": autoattack("apgd-ce"),
     "pyautoattack:apgd-ce-l2": autoattack("apgd-ce", norm="L2"),
     "pyautoattack:apgd-ce-l1": autoattack("apgd-ce", norm="L1"),
@@ -231,6 +231,7 @@ WITHIN = {
     "adv_lib:apgd-ce-linf": adv_lib("apgd", ball=True, norm=INF, loss_function="ce"),
     "pyautoattack:apgd-t-linf": autoattack("apgd-t"),
     "pyautoattack:apgd-t-l2": autoattack("apgd-t", norm="L2"),
+    "pyautoattack:apgd-t-l1": autoattack("apgd-t", norm="L1"),
     # FAB: 100 steps, one start; "-t" over nine targets.
     "pyautoattack:fab-linf": autoattack("fab"),
     "pyautoattack:fab-l2": autoattack("fab", norm="L2"),

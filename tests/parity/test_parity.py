@@ -25,6 +25,8 @@ from arena.attacks.worst_case import WorstCase
 
 PGD_40 = PGD(steps=40, step=0.1)
 APGD_T = APGD(100, objective="dlr", targets=9)
+# The margin was chosen on training images, see docs/attacks.md.
+APGD_T_L1 = APGDL1(100, objective="margin", targets=5)
 SQUARE_500 = Square(steps=499)  # and one query for the given input: 500
 # The parts of AutoAttack, as in conf/attacker/strategy/autoattack.yaml.
 AUTOATTACK = WorstCase((APGD(100), APGD_T, FAB(100), Square(5000)))
@@ -39,6 +41,7 @@ BALLS = [
     (APGDL1(100, restarts=5), ("pyautoattack:apgd-ce-l1",), L1(12.0), 200),
     (APGD_T, ("pyautoattack:apgd-t-linf",), Linf(0.2), 200),
     (APGD_T, ("pyautoattack:apgd-t-l2",), L2(2.0), 200),
+    (APGD_T_L1, ("pyautoattack:apgd-t-l1",), L1(12.0), 500),
     (FAB(100), ("pyautoattack:fab-linf", "pyautoattack:fab-t-linf"), Linf(0.2), 200),
     (FAB(100), ("pyautoattack:fab-l2",), L2(2.0), 200),
     (FAB(100), ("pyautoattack:fab-l1",), L1(12.0), 200),
