@@ -47,6 +47,12 @@ COMPANIONS = (
         "attacker/actions/deletions": ["experiment=globerson_roweis"],
         "attacker/strategy/minimum_cost_camouflage": ["experiment=dalvi"],
         "attacker/strategy/worst_deletion": ["experiment=globerson_roweis"],
+        "attacker/strategy/levels_first": [
+            "defender/strategy=feature_squeezing",
+            "defender/actions=refusal",
+            "defender/cost=refusal",
+            "defender/knowledge=task",
+        ],
         "defender/strategy/adversary_aware_bayes": ["experiment=dalvi"],
         "defender/strategy/constant": ["threat=transfer"],
         "defender/strategy/decision_tree": ["threat=linf_score"],
