@@ -208,6 +208,8 @@ def _images(folder: Path) -> list[str]:
 def sweep_page(folder: Path) -> Page:
     """A sweep's page, and its `sweep.csv`: a line for each run's last round.
 
+    A run is called by the options in which it differs from others; each has a column, too.
+
     Raises:
         FileNotFoundError: If the folder holds no runs.
     """
@@ -217,10 +219,12 @@ def sweep_page(folder: Path) -> Page:
     failed = {path.parent.name: path.read_text().strip() for path in folder.glob("*/failed.txt")}
     if not runs and not failed:
         raise FileNotFoundError(f"{folder} holds no run and no sweep")
-    records = []
-    for run in runs:
+    records, labels = [], []
+    named = zip(runs, _varied(runs), strict=True)
+    for run, options in sorted(named, key=lambda each: list(each[1].values())):
         if lines := read_rounds(run):
-            records.append({"run": run.name, **_flat(lines[-1])})
+            records.append({"run": run.name, **options, **_flat(lines[-1])})
+            labels.append(",".join(f"{key}={value}" for key, value in options.items()) or run.name)
     names = list(dict.fromkeys(name for record in records for name in record))
     with open(folder / "sweep.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["run", *[n for n in names if n != "run"], "failed"])
@@ -230,13 +234,29 @@ def sweep_page(folder: Path) -> Page:
     shown = ["attacked_error", "clean_error", "payoff_attacker", "payoff_defender", "queries"]
     shown = [name for name in shown if name in names]
     rows = [
-        [record["run"], *(number(record.get(name)) for name in shown), number(record["seconds"], 1)]
-        for record in records
+        [label, *(number(record.get(name)) for name in shown), number(record["seconds"], 1)]
+        for label, record in zip(labels, records, strict=True)
     ]
     rows += [[run, *[""] * len(shown), why] for run, why in failed.items()]
     table = Table("Runs, last round each", ["run", *shown, "seconds"], rows)
-    figures = [save_figure(sweep_figure(records), folder, "errors")] if records else []
+    figures = [save_figure(sweep_figure(labels, records), folder, "errors")] if records else []
     return Page(f"Sweep {folder.name}", [table], figures)
+
+
+def _varied(runs: Sequence[Path]) -> list[dict[str, str]]:
+    """By run, the options that were not given alike to all."""
+    given = [_overrides(run) for run in runs]
+    alike = set.intersection(*(set(each.items()) for each in given)) if given else set()
+    return [{k: v for k, v in each.items() if (k, v) not in alike} for each in given]
+
+
+def _overrides(run: Path) -> dict[str, str]:
+    import yaml
+
+    path = run / ".hydra" / "overrides.yaml"
+    words = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else []
+    pairs = (word.lstrip("+").partition("=") for word in words)
+    return {key: value for key, _, value in pairs}
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
@@ -250,11 +270,10 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def sweep_figure(records: Sequence[dict[str, Any]]) -> "Figure":
+def sweep_figure(names: Sequence[str], records: Sequence[dict[str, Any]]) -> "Figure":
     """The defender's cost in each run, with its 95 % interval."""
     from matplotlib.figure import Figure
 
-    names = [record["run"] for record in records]
     width = 4 + 0.09 * max(map(len, names))  # inches; the names stand beside the axes
     figure = Figure(figsize=(width, 0.8 + 0.3 * len(records)), layout="constrained")
     axes = figure.subplots()

@@ -253,6 +253,10 @@ def test_a_failing_corner_of_a_sweep_does_not_lose_the_others(shell, tmp_path, m
     assert set(rows) == {"0.1", "-1", "0.3"}
     assert "must be at least 0" in rows["-1"]["failed"]
     assert all(rows[eps]["attacked_error"] and not rows[eps]["failed"] for eps in ("0.1", "0.3"))
+    # Runs are called by what sets them apart, whatever their folders' names.
+    assert [rows[eps]["attacker.actions.eps"] for eps in ("0.1", "0.3")] == ["0.1", "0.3"]
+    assert not set(rows["0.1"]) & {word.partition("=")[0] for word in TINY}
+    assert "attacker.actions.eps=0.1" in said.out
 
     page = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
