@@ -128,8 +128,8 @@ def explain(error: Exception) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         text = f"{group} has no option {option}{near(option, error.options or [])}"
     elif isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
-        # The message has the whole key, the cause the part that is wrong.
-        key = text.split("'")[1]
+        # The message has the key of the override, whose value may be what holds the wrong one.
+        key = error.__cause__.full_key or text.split("'")[1]
         text = _unknown_key(key, error.__cause__.parent_node)
     elif isinstance(error, OverrideParseException):
         text = f"{error.override} cannot be read as KEY=VALUE: {text}"

@@ -23,6 +23,10 @@ TINY = ["learner=linear", "defender.strategy.recipe.epochs=1", "game.examples=20
 MISTAKES = [
     # Names, with their near matches.
     (["attacker/strategy=pdg"], r"attacker/strategy has no option pdg; did you mean pgd\?"),
+    (
+        ["attacker.strategy={_target_: arena.attacks.pgd.PGD, stps: 3}"],
+        r"no option attacker.strategy.stps; did you mean attacker.strategy.steps or ",
+    ),
     (["learner=transformer"], r"learner has no option transformer; there is .*linear, .*mlp"),
     (["experiment=x"], r"experiment has no option x; there is "),
     (["atacker/strategy=pgd"], r"no option atacker/strategy; did you mean attacker/strategy"),
