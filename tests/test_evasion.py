@@ -1,6 +1,7 @@
 """The arena and the rules of evasion: laws, determinism, fairness, and what is refused."""
 
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -318,10 +319,11 @@ def in_the_training_data(turn):
 
 @pytest.mark.parametrize("move", [in_place, in_the_model, in_the_training_data])
 def test_what_a_strategy_is_shown_it_may_not_change(move):
-    player = Play(move)
-    object.__setattr__(player, "needs", {"defender": WhiteBox})
-    with pytest.raises(IllegalMove, match="attacker's Play changed, in place"):
-        last(evasion(attacker(player)))
+    class Look(Play):
+        needs: ClassVar = {"defender": WhiteBox}
+
+    with pytest.raises(IllegalMove, match="attacker's Look changed, in place"):
+        last(evasion(attacker(Look(move))))
 
 
 def test_a_defender_must_play_a_classifier():

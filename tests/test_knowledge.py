@@ -39,7 +39,10 @@ class Spy(Strategy):
         object.__setattr__(self, "opponent", opponent)
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "look", look)
-        object.__setattr__(self, "needs", {opponent: kind})
+
+    @property
+    def needs(self):
+        return {self.opponent: self.kind}
 
     def __post_init__(self):
         pass
