@@ -85,6 +85,23 @@ def composed(overrides):
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
+def said_in(part, whole):
+    if isinstance(part, dict):
+        return all(key in whole and said_in(value, whole[key]) for key, value in part.items())
+    return part == whole
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_an_experiment_sets_what_it_says(path):
+    said = OmegaConf.to_container(OmegaConf.load(path))
+    said.pop("defaults", None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=[f"experiment={path.stem}"])
+    assert said_in(said, OmegaConf.to_container(config))
+
+
 def small(option):
     """Overrides that choose a yaml ("group/name") in a match of seconds."""
     group, _, name = option.rpartition("/")
