@@ -282,7 +282,7 @@ class WhiteBox(ScoreView):
         logits = asked.logits(x)
         if logits.requires_grad:
             count = partial(self._count_gradients, rows)
-            logits.register_hook(count)  # type: ignore[no-untyped-call]
+            logits.register_hook(count)
         return logits
 
     def _count_gradients(self, rows: Tensor, _: Tensor) -> None:

@@ -1,23 +1,12 @@
 """The joint attack on a detector that compares a model's answers to several looks at an input."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from torch import Tensor, nn
-
-from arena import chance
+from arena.attacks.looks import Compares, Looks, mean
 from arena.attacks.wrapped import Wrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
 from arena.learners.classifiers import committed
-
-
-@runtime_checkable
-class Compares(Protocol):
-    """A module that refuses where several looks at an input are not answered alike."""
-
-    def compared(self, x: Tensor, key: Tensor) -> Tensor:
-        """Log-probabilities [V, B, K] of V looks at `x` [B, ...], by the coins `key` [B]."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +27,5 @@ class Joint(Wrapper):
         """The view of the looks."""
         for part in view.module.modules():
             if isinstance(part, Compares):
-                return view.over(committed(_Looks(part), turn.data.classes))
+                return view.over(committed(Looks(part, mean), turn.data.classes))
         return view
-
-
-class _Looks(nn.Module):
-    """The looks of a detector, as one classifier."""
-
-    random = True
-
-    def __init__(self, detector: Compares) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Mean log-probabilities [B, K]."""
-        return self.detector.compared(x, chance.of(x.detach()) if key is None else key).mean(0)

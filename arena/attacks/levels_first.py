@@ -11,6 +11,7 @@ from arena import chance
 from arena.actions.lp import Linf
 from arena.attacks import losses
 from arena.attacks.descent import Best, require_perturbations
+from arena.attacks.looks import Compares, Looks, side_by_side
 from arena.core import Player, Strategy, Turn, decide
 from arena.fields import Count, Positive
 from arena.knowledge import INVALID, View, WhiteBox
@@ -25,15 +26,12 @@ _WRONG = 0.05  # the margin, of log-probabilities, by which the answer is to be 
 
 
 @runtime_checkable
-class Squeezes(Protocol):
-    """A module that refuses what its model answers differently after any of its squeezers."""
+class Squeezes(Compares, Protocol):
+    """One that compares the answers of `model` to an input, and to what each squeezer leaves."""
 
     model: nn.Module
     squeezers: tuple[Transformation, ...]
     threshold: Tensor
-
-    def compared(self, x: Tensor, key: Tensor) -> Tensor:
-        """Log-probabilities [1 + J, B, K] of `x` [B, ...] and of it after each squeezer."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class _Search:
         self.threshold = detector.threshold
         classes = turn.data.classes
         self.model = view.over(committed(detector.model, classes))
-        self.looks = view.over(committed(_Looks(detector), classes))
+        self.looks = view.over(committed(Looks(detector, side_by_side), classes))
         self.keys, self.best = turn.keys, Best(turn.data.x)
         cost, y = turn.player.cost, turn.data.y
         self.floor = losses.prices(cost, y, classes, classes).amin(1)
@@ -234,18 +232,3 @@ class _Search:
             labels = decide(self.view.logits(x, rows), data.classes)
         cost = self.turn.player.cost.answered(labels, data.y[rows])
         self.best.offer(x, torch.where(labels == INVALID, torch.inf, cost), loss, rows)
-
-
-class _Looks(nn.Module):
-    """All that a detector compares, as one output [B, (1 + J) K]."""
-
-    random = True
-
-    def __init__(self, detector: Squeezes) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Log-probabilities, of one look after the other."""
-        looks = self.detector.compared(x, chance.of(x.detach()) if key is None else key)
-        return looks.transpose(0, 1).flatten(1)

@@ -193,7 +193,7 @@ class Convolution(Affine):
             columns = self._weight.flatten(1).T @ a.flatten(2)
             return _folded(columns, self._before, self._weight.shape[2:], *self._how[:-1])
         shape = (len(a), *self._before)
-        made: Tensor = conv2d_input(shape, self._weight, a, *self._how)  # type: ignore[no-untyped-call]
+        made: Tensor = conv2d_input(shape, self._weight, a, *self._how)
         return made
 
 

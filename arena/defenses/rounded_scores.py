@@ -102,7 +102,9 @@ class _RandomRounding(_Rounding):
     """Of a classifier that flips coins (`knowledge.Random`)."""
 
     def drawn(self, key: Tensor) -> Classifier:
-        drawn: Classifier = self._of.drawn(key)  # type: ignore[attr-defined]
+        assert isinstance(self._of, Random)
+        drawn = self._of.drawn(key)
+        assert isinstance(drawn, Classifier)
         return _Rounding(drawn, self._decimals)
 
 

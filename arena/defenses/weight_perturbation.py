@@ -39,7 +39,7 @@ class AdversarialWeightPerturbation(AdversarialTraining):
         with shifted(weights, ascent, self.gamma):
             loss = self.against(module, step.batch, moved)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         optimizer.step()
         return loss.detach()
 

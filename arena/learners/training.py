@@ -79,7 +79,7 @@ class Trainer(Strategy):
         """What is done with one batch: by default one step down the loss, which it returns."""
         loss = self.loss(module, step)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         return loss.detach()
 

@@ -1,6 +1,6 @@
 """What a payoff tensor says of the game: tables, figures and numbers that studies end with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,19 +56,13 @@ class Analysis:
             save_records(records, folder, name)
 
 
-def concluding(
-    games: Sequence[EmpiricalGame],
-    protocols: Sequence[Protocol] = STANDARD,
-    cells: tuple[float, float] | None = None,
-    seed: int = 0,
-    rationality: Sequence[float] = (),
-) -> Analysis:
+def concluding(analyse: Callable[[], Analysis]) -> Analysis:
     """The analysis that a study ends with; where it is refused, why is printed and it is empty.
 
-    So that what was played is shown though too little was. The arguments are those of `analysis`.
+    So that what was played is shown though too little was.
     """
     try:
-        return analysis(games, protocols, cells, seed, rationality)
+        return analyse()
     except ValueError as error:
         print(f"No analysis: {error}")
         return Analysis((), {}, {})

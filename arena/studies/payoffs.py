@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from arena.fields import Count, NonNegative
 from arena.games.evasion import Evasion
 from arena.report import Page, Table, print_table, save_records, save_study
 from arena.store import Store
-from arena.studies.analysis import RATIONALITY, concluding
+from arena.studies.analysis import RATIONALITY, analysis, concluding
 from arena.studies.figures import show_figures
 from arena.studies.moves import Column, Roster
 from arena.studies.roster import Attack, Defense
@@ -104,7 +105,9 @@ class Payoffs(Study):
         tables = payoff_tables(games, self.roster.columns)
         figures = {"payoffs": heat_map(games)}
         protocols = STANDARD if self.protocol is None else (self.protocol,)
-        found = concluding(games, protocols, self.cells, setup.seed, self.rationality)
+        found = concluding(
+            partial(analysis, games, protocols, self.cells, setup.seed, self.rationality)
+        )
         found.save(setup.folder)
         tables += found.tables
         for table in tables:

@@ -20,7 +20,7 @@ from arena.fields import Count, NonNegative
 from arena.games.evasion import EvasionBoard
 from arena.report import Page, Table, number, print_table, save_study
 from arena.store import Store
-from arena.studies.analysis import RATIONALITY, concluding
+from arena.studies.analysis import RATIONALITY, analysis, concluding
 from arena.studies.figures import show_figures
 from arena.studies.progress import progress
 from arena.studies.study import Played, Setup, Study, play
@@ -68,9 +68,8 @@ class WhoMovesFirst(Study):
                     kept = play(match, self.rounds, partial(tell, label), keep=True)
                     played[name].append(kept)
         tables = [orders_table(played), prices_table(played)]
-        found = concluding(
-            self._games(setup, played), seed=setup.seed, rationality=self.rationality
-        )
+        games = self._games(setup, played)
+        found = concluding(partial(analysis, games, seed=setup.seed, rationality=self.rationality))
         found.save(setup.folder)
         tables += found.tables
         for table in tables:
