@@ -11,7 +11,7 @@ _HOMES = {
     "Arena": "arena",
     "Board": "games.game",
     "BudgetExceeded": "knowledge",
-    "Classifier": "core",
+    "Classifier": "classification",
     "Cost": "core",
     "EmpiricalGame": "empirical.game",
     "Game": "games.game",
@@ -19,10 +19,10 @@ _HOMES = {
     "Knowledge": "knowledge",
     "LabelView": "knowledge",
     "Labelled": "core",
-    "Learner": "core",
+    "Learner": "classification",
     "MoveOrder": "core",
-    "Outcome": "core",
-    "Perturbations": "core",
+    "Outcome": "classification",
+    "Perturbations": "classification",
     "Player": "core",
     "Record": "arena",
     "SampleView": "knowledge",
@@ -36,16 +36,13 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from arena.arena import Arena, Record, Unplayable
+    from arena.classification import Classifier, Learner, Outcome, Perturbations
     from arena.core import (
         ActionSpace,
-        Classifier,
         Cost,
         IllegalMove,
         Labelled,
-        Learner,
         MoveOrder,
-        Outcome,
-        Perturbations,
         Player,
         Strategy,
         Turn,

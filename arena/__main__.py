@@ -105,7 +105,8 @@ def _mistakes() -> tuple[type[Exception], ...]:
     # ValueError covers configuration, ranges, data and unplayable matches; OSError files and disk.
     found += (ValueError, OSError, NotImplementedError)
     if "arena.core" in sys.modules:
-        from arena.core import IllegalMove, Refuted
+        from arena.classification import Refuted
+        from arena.core import IllegalMove
 
         found += (IllegalMove, Refuted)
     return found

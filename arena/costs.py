@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from arena.core import Cost, Outcome
+from arena.classification import Outcome
+from arena.core import Cost
 from arena.fields import NonNegative, Whole
 from arena.knowledge import REFUSED
 

@@ -19,8 +19,16 @@ from arena.files import atomically, held
 
 _EVERY = 30.0  # seconds between two writes of a training's progress
 
-_MADE_OF = ("actions", "attacks", "certificates", "defenses", "learners")
-_AND = ("chance", "core", "costs", "declaration", "fields", "knowledge")
+_MADE_OF = (
+    "actions",
+    "attacks",
+    "certificates",
+    "defenses",
+    "learners",
+    "training",
+    "transformations",
+)
+_AND = ("chance", "classification", "core", "costs", "declaration", "fields", "knowledge")
 
 
 class Place:

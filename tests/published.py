@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from arena import Labelled
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 MNIST_FOLDER = Path(os.environ.get("ARENA_MNIST", BESIDE))

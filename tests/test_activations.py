@@ -13,14 +13,14 @@ from arena.attacks.eot import EOT
 from arena.attacks.pgd import PGD
 from arena.defenses.erm import ERM
 from arena.learners.activations import hidden_activations
-from arena.learners.classifiers import RandomClassifier, committed
 from arena.learners.dropout import Dropout
 from arena.learners.fovea import Fovea
 from arena.learners.networks import CNN, MLP
 from arena.learners.preprocessing import Preprocessing
 from arena.learners.stochastic_pruning import Pruned, StochasticActivationPruning, pruned
-from arena.learners.transformations import GaussianNoise
 from arena.learners.wide_resnet import WideResNet
+from arena.training.classifiers import RandomClassifier, committed
+from arena.transformations.gaussian_noise import GaussianNoise
 
 
 def images(n=20, seed=1):

@@ -38,9 +38,9 @@ from arena.defenses.fixed import Fixed
 from arena.defenses.naive_bayes import NaiveBayes
 from arena.games.evasion import Evasion
 from arena.knowledge import View
-from arena.learners.classifiers import ModuleClassifier
-from arena.learners.cutting_plane import Unsolved, minimum
 from arena.learners.networks import MLP
+from arena.training.classifiers import ModuleClassifier
+from arena.training.cutting_plane import Unsolved, minimum
 
 ERROR = Negation(ErrorRate())
 SPAM_PASSES = CostMatrix(((0, 0), (0, 1)))

@@ -14,8 +14,8 @@ from arena import Labelled
 from arena.actions.lp import Linf
 from arena.empirical.crossplay import cross_play
 from arena.executors.executor import Serial
-from arena.learners.classifiers import ModuleClassifier
 from arena.solvers.zero_sum import solve
+from arena.training.classifiers import ModuleClassifier
 
 
 def test_all_make_every_pass_of_the_fixed_floor():

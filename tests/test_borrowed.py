@@ -12,13 +12,13 @@ import torch
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.actions.pool import Pool
 from arena.attacks.art import ART
-from arena.attacks.borrowed import Borrowed, Facade, load
+from arena.attacks.engines.borrowed import Borrowed, Facade, load
 from arena.attacks.foolbox import Foolbox
 from arena.attacks.torchattacks import Torchattacks
 from arena.core import IllegalMove, Labelled, Player, Turn
 from arena.costs import ErrorRate, Negation, QueryPrice, Targeted
 from arena.knowledge import Knowledge, Ledger, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 ERROR = Negation(ErrorRate())
 

@@ -11,7 +11,8 @@ from arena.actions.lp import L1, L2, Linf
 from arena.attacks.boundary import Boundary
 from arena.attacks.hopskipjump import HopSkipJump
 from arena.attacks.sign_opt import SignOPT
-from arena.core import Cost, Outcome
+from arena.classification import Outcome
+from arena.core import Cost
 from arena.costs import Negation, Refusal, Targeted
 from arena.knowledge import INVALID, REFUSED
 

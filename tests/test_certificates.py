@@ -20,8 +20,9 @@ from arena.certificates.network import read
 from arena.certificates.polytope import ConvexPolytope
 from arena.learners.networks import CNN, MLP
 from arena.learners.preprocessing import Preprocessed
-from arena.learners.transformations import BitDepth, GaussianNoise
 from arena.learners.wide_resnet import WideResNet
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.gaussian_noise import GaussianNoise
 
 BOUNDS = [Interval(), Crown("interval"), Crown("crown"), ConvexPolytope()]
 SPACES = [Linf(0.08), L2(0.4), L1(0.9)]

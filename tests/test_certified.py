@@ -14,18 +14,18 @@ from arena.attacks.honest import Honest
 from arena.attacks.pgd import PGD
 from arena.certificates.crown import Crown
 from arena.certificates.interval import Interval
-from arena.core import Refuted
+from arena.classification import Refuted
 from arena.data.digits import Digits
 from arena.defenses.certifying import Certifying
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.defenses.interval_training import IntervalTraining
 from arena.defenses.transformed import Transformed
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
-from arena.learners.transformations import GaussianNoise
 from arena.log import RunLog
 from arena.studies.gauntlet import certified
+from arena.training.classifiers import ModuleClassifier
+from arena.transformations.gaussian_noise import GaussianNoise
 
 
 class Claiming(ModuleClassifier):

@@ -19,7 +19,7 @@ from arena.defenses.erm import ERM
 from arena.defenses.interval_training import IntervalTraining, bounded_loss
 from arena.defenses.polytope_training import PolytopeTraining
 from arena.learners.networks import CNN, MLP
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 TRAINERS = [
     IntervalTraining(MLP((20,)), epochs=12, batch_size=64, lr=0.01),

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from arena.core import Answers, Cost, Outcome, decide
+from arena.classification import Answers, Outcome, decide
+from arena.core import Cost
 from arena.costs import (
     CostMatrix,
     ErrorRate,

@@ -16,7 +16,8 @@ from arena.actions.lp import Linf
 from arena.attacks.fgsm import FGSM
 from arena.attacks.noise import Noise
 from arena.certificates.interval import Interval
-from arena.core import Classifier, Refuted, Strategy
+from arena.classification import Classifier, Refuted
+from arena.core import Strategy
 from arena.costs import CostMatrix, ErrorRate, Negation, QueryPrice, Refusal
 from arena.defenses.certifying import Certifying
 from arena.defenses.erm import ERM
@@ -29,8 +30,8 @@ from arena.empirical.moves import Crafted, Failed, Model
 from arena.executors.executor import Serial
 from arena.executors.processes import Processes
 from arena.games.scoring import Committed
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
+from arena.training.classifiers import ModuleClassifier
 
 PLAIN = ERM(LINEAR, epochs=3)
 LONGER = ERM(LINEAR, epochs=6)

@@ -9,7 +9,8 @@ from scipy import stats
 from arena import chance
 from arena.actions.decisions import Class, ClassOrRefusal, Confidence, Decisions
 from arena.actions.pool import Pool
-from arena.core import Answers, Labelled
+from arena.classification import Answers
+from arena.core import Labelled
 from arena.knowledge import INVALID, REFUSED
 
 X = torch.zeros(4, 2)

@@ -35,10 +35,13 @@ from arena.defenses.rounded_scores import RoundedScores, rounded
 from arena.defenses.smoothing import RandomizedSmoothing, at_least, least, separating
 from arena.defenses.transformed import Transformed
 from arena.knowledge import REFUSED, Ledger, SampleView
-from arena.learners.classifiers import ModuleClassifier, RandomClassifier
 from arena.learners.networks import MLP
-from arena.learners.preprocessing import Preprocessing, Transformation, coins
-from arena.learners.transformations import BitDepth, GaussianNoise, ResizePad
+from arena.learners.preprocessing import Preprocessing, coins
+from arena.training.classifiers import ModuleClassifier, RandomClassifier
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.resize_pad import ResizePad
+from arena.transformations.transformation import Transformation
 
 LEARNER = MLP((24,))
 PLAIN = ERM(LEARNER, epochs=6, lr=0.01)

@@ -14,7 +14,8 @@ from arena.actions.decisions import Confidence
 from arena.actions.lp import Linf
 from arena.attacks.honest import Honest
 from arena.attacks.pgd import PGD
-from arena.core import Answers, Classifier, Labelled, Learner, Player, Strategy, Task, Turn
+from arena.classification import Answers, Classifier, Learner
+from arena.core import Labelled, Player, Strategy, Task, Turn
 from arena.costs import ErrorRate, Negation
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
@@ -30,9 +31,9 @@ from arena.knowledge import (
     View,
     WhiteBox,
 )
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
-from arena.learners.training import Diverged, Step, Trainer
+from arena.training.classifiers import ModuleClassifier
+from arena.training.trainer import Diverged, Step, Trainer
 
 LINEAR = MLP(())
 EPS = 0.1

@@ -9,14 +9,14 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L2, Linf
-from arena.attacks import descent
 from arena.attacks.apgd import APGD
 from arena.attacks.apgd_l1 import APGDL1
-from arena.attacks.descent import Descent, Search, Walks
+from arena.attacks.engines import descent
+from arena.attacks.engines.descent import Descent, Search, Walks
 from arena.attacks.fab import FAB
 from arena.attacks.momentum import Momentum
 from arena.attacks.pgd import PGD
-from arena.core import decide
+from arena.classification import decide
 from arena.costs import CostMatrix, ErrorRate, Negation, Refusal, Targeted
 from arena.learners.networks import MLP
 

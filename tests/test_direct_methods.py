@@ -30,8 +30,8 @@ from arena.defenses.trades import TRADES
 from arena.defenses.weight_perturbation import AdversarialWeightPerturbation
 from arena.knowledge import WhiteBox
 from arena.learners.networks import MLP
-from arena.learners.training import Step
 from arena.store import Store
+from arena.training.trainer import Step
 
 LINEAR = MLP(())
 SMALL = {"learner": MLP((6,)), "epochs": 2, "batch_size": 32}

@@ -7,12 +7,12 @@ from small import attacker, turn_on
 from arena import Labelled
 from arena.actions.lp import Linf
 from arena.actions.pool import Pool
-from arena.attacks.averaged import averaged
-from arena.attacks.expectation import Expectation, expected
+from arena.attacks.engines.averaged import averaged
+from arena.attacks.engines.expectation import Expectation, expected
 from arena.attacks.honest import Honest
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
-from arena.learners.classifiers import committed
+from arena.training.classifiers import committed
 
 EPS = 0.2
 

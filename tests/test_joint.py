@@ -10,13 +10,13 @@ from arena import Labelled, chance
 from arena.actions.lp import Linf
 from arena.attacks.joint import Joint
 from arena.attacks.pgd import PGD
-from arena.core import decide
+from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
 from arena.knowledge import REFUSED, Ledger
-from arena.learners.classifiers import committed
-from arena.learners.preprocessing import Transformation
-from arena.learners.transformations import GaussianNoise
+from arena.training.classifiers import committed
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.transformation import Transformation
 
 SURE = 1000.0  # slope of the logits: probabilities are 0 or 1 in float32, but at the boundary
 

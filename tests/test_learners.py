@@ -11,15 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import nn
 
-from arena.core import Classifier, decide
+from arena.classification import Classifier, decide
 from arena.knowledge import INVALID, REFUSED, LabelView, ScoreView, WhiteBox
-from arena.learners.classifiers import (
+from arena.learners.networks import CNN, MLP
+from arena.training.classifiers import (
     FunctionClassifier,
     ModuleClassifier,
     classifier,
     from_estimator,
 )
-from arena.learners.networks import CNN, MLP
 
 SHAPE = (2, 9, 8)
 

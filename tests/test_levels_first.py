@@ -10,12 +10,13 @@ from torch import nn
 from arena import Labelled
 from arena.actions.lp import L2, Linf
 from arena.attacks.levels_first import LevelsFirst, _Search
-from arena.core import decide
+from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
 from arena.knowledge import Ledger
-from arena.learners.classifiers import committed
-from arena.learners.transformations import BitDepth, GaussianNoise
+from arena.training.classifiers import committed
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.gaussian_noise import GaussianNoise
 
 SPACE = Linf(0.2)
 BIT = BitDepth(bits=1)

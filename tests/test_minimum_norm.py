@@ -9,7 +9,7 @@ from arena import Labelled
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.ddn import DDN
 from arena.attacks.deepfool import DeepFool
-from arena.attacks.descent import Search, Walks
+from arena.attacks.engines.descent import Search, Walks
 from arena.attacks.fmn import FMN
 from arena.attacks.sigma_zero import SigmaZero
 from arena.costs import Targeted

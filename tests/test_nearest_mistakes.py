@@ -8,12 +8,12 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L0, L1, L2, Linf
-from arena.attacks import tradeoff
 from arena.attacks.carlini_wagner import CarliniWagner, place, variable
 from arena.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from arena.attacks.carlini_wagner_linf import CarliniWagnerLinf
-from arena.attacks.descent import Walks
 from arena.attacks.ead import EAD
+from arena.attacks.engines import tradeoff
+from arena.attacks.engines.descent import Walks
 from arena.attacks.jsma import JSMA, most_salient
 from arena.attacks.lbfgs import LBFGS, inverse_times
 from arena.costs import Targeted

@@ -11,14 +11,16 @@ from arena import Knowledge, Labelled, LabelView, ScoreView, WhiteBox, chance
 from arena.attacks.hopskipjump import HopSkipJump
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
-from arena.core import decide
+from arena.classification import decide
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.knowledge import Ledger
-from arena.learners.classifiers import ModuleClassifier, RandomClassifier, committed
 from arena.learners.networks import MLP
 from arena.learners.preprocessing import Preprocessed, Preprocessing
-from arena.learners.transformations import BitDepth, GaussianNoise, ResizePad
+from arena.training.classifiers import ModuleClassifier, RandomClassifier, committed
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.resize_pad import ResizePad
 
 NOISY = Preprocessing(MLP((16,)), GaussianNoise(0.5))
 

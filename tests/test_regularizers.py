@@ -28,12 +28,12 @@ from arena.defenses.logit_squeezing import LogitSqueezing
 from arena.defenses.virtual_adversarial_training import VirtualAdversarialTraining, divergence
 from arena.defenses.weight_decay import WeightDecay
 from arena.knowledge import View
-from arena.learners.classifiers import ModuleClassifier
 from arena.learners.networks import MLP
 from arena.learners.preprocessing import Preprocessed
-from arena.learners.training import Step
-from arena.learners.transformations import ResizePad
 from arena.store import Store
+from arena.training.classifiers import ModuleClassifier
+from arena.training.trainer import Step
+from arena.transformations.resize_pad import ResizePad
 
 SMALL = {"learner": MLP((8,)), "epochs": 2, "batch_size": 50}
 

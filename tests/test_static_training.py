@@ -20,8 +20,8 @@ from arena.defenses.static_training import Faced, StaticTraining, answering
 from arena.defenses.trades import TRADES
 from arena.defenses.weight_perturbation import AdversarialWeightPerturbation
 from arena.learners.networks import MLP
-from arena.learners.training import Step, Trainer
 from arena.store import Store
+from arena.training.trainer import Step, Trainer
 
 
 def numbered(n, attack):

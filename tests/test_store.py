@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import arena.store
-from arena.core import Labelled, Learner
+from arena.classification import Learner
+from arena.core import Labelled
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.learners.networks import MLP
-from arena.learners.training import Diverged
 from arena.store import Place, Store
+from arena.training.trainer import Diverged
 
 CPU = torch.device("cpu")
 

@@ -26,8 +26,8 @@ from arena.empirical.double_oracle import double_oracle
 from arena.empirical.trained import Responding, TrainedOracles, recipe_of
 from arena.games.evasion import Evasion
 from arena.games.scoring import Scoring
-from arena.learners.training import Trainer
 from arena.store import Store
+from arena.training.trainer import Trainer
 
 HOW = Responding(
     inner=PGD(steps=2, step=0.5, returns="last"), stronger=PGD(steps=30, step=0.1, restarts=2)

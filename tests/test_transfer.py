@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import Knowledge, Labelled
 from arena.actions.lp import Linf
-from arena.attacks.averaged import averaged
+from arena.attacks.engines.averaged import averaged
 from arena.attacks.input_diversity import InputDiversity
 from arena.attacks.pgd import PGD
 from arena.attacks.transfer import Transfer
@@ -15,8 +15,8 @@ from arena.attacks.translation_invariant import TranslationInvariant
 from arena.costs import CostMatrix, ErrorRate, Negation, Targeted
 from arena.defenses.erm import ERM
 from arena.knowledge import View
-from arena.learners.classifiers import committed
 from arena.learners.networks import CNN, MLP
+from arena.training.classifiers import committed
 
 COMBINE = ["logits", "probabilities", "losses"]
 COSTS = [

@@ -16,16 +16,18 @@ from arena.attacks.bpda import BPDA
 from arena.attacks.eot import EOT
 from arena.attacks.pgd import PGD
 from arena.defenses.erm import ERM
-from arena.learners.classifiers import ModuleClassifier, RandomClassifier, committed
-from arena.learners.crop_rescale import CropRescale
 from arena.learners.fovea import Fovea, Foveated
-from arena.learners.jpeg import JPEG
-from arena.learners.median_smoothing import MedianSmoothing
 from arena.learners.networks import CNN, MLP
 from arena.learners.preprocessing import Preprocessed, Preprocessing
-from arena.learners.thermometer import SoftThermometer, Thermometer
-from arena.learners.total_variation import TotalVariation
-from arena.learners.transformations import BitDepth, GaussianNoise, ResizePad
+from arena.training.classifiers import ModuleClassifier, RandomClassifier, committed
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.crop_rescale import CropRescale
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.jpeg import JPEG
+from arena.transformations.median_smoothing import MedianSmoothing
+from arena.transformations.resize_pad import ResizePad
+from arena.transformations.thermometer import SoftThermometer, Thermometer
+from arena.transformations.total_variation import TotalVariation
 
 WITHIN = [
     BitDepth(),

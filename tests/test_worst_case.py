@@ -14,7 +14,7 @@ from arena import Knowledge, Strategy, Unplayable, View
 from arena.actions.lp import L1, Linf
 from arena.attacks.apgd import APGD
 from arena.attacks.boundary import Boundary
-from arena.attacks.descent import Best
+from arena.attacks.engines.descent import Best
 from arena.attacks.honest import Honest
 from arena.attacks.noise import Noise
 from arena.attacks.pgd import PGD

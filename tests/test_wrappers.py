@@ -24,10 +24,13 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.feature_squeezing import Squeezing
 from arena.knowledge import Ledger
-from arena.learners.classifiers import committed
 from arena.learners.networks import MLP
-from arena.learners.preprocessing import Preprocessed, Preprocessing, Transformation
-from arena.learners.transformations import BitDepth, GaussianNoise, ResizePad
+from arena.learners.preprocessing import Preprocessed, Preprocessing
+from arena.training.classifiers import committed
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.resize_pad import ResizePad
+from arena.transformations.transformation import Transformation
 
 SHAPE = (2, 6, 5)
 WRAPPERS = [

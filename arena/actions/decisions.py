@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.core import ActionSpace, Answers
+from arena.classification import Answers
+from arena.core import ActionSpace
 from arena.fields import Count
 from arena.knowledge import REFUSED
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from arena import chance
-from arena.core import Perturbations
+from arena.classification import Perturbations
 from arena.fields import NonNegative, Whole
 
 

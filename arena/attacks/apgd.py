@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L2, Linf
-from arena.attacks.descent import Descent, Search, Walks
-from arena.attacks.losses import dlr, margin
+from arena.attacks.engines.descent import Descent, Search, Walks
+from arena.attacks.engines.losses import dlr, margin
 from arena.core import Player
 from arena.fields import Count
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from arena import chance
 from arena.actions.lp import L1
 from arena.attacks.apgd import APGD
-from arena.attacks.descent import Search, Walks, require_perturbations
+from arena.attacks.engines.descent import Search, Walks, require_perturbations
 from arena.core import Player
 
 _BALLS = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # shares of the steps, in balls of so many eps

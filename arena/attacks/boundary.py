@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2, Linf
-from arena.attacks.boundary_walk import BoundaryWalk, Walk, wide
+from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk, wide
 from arena.core import Turn
 from arena.fields import Count
 from arena.knowledge import LabelView

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from arena.attacks.wrapped import Wrapper
+from arena.attacks.engines.wrapped import Wrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
-from arena.learners.classifiers import committed
-from arena.learners.preprocessing import Transformation
+from arena.training.classifiers import committed
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from arena.actions.lp import Linf
 from arena.attacks.carlini_wagner import descended, open_descent
-from arena.attacks.descent import Search, Walks
-from arena.attacks.minimum_norm import MinimumNorm
+from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, Positive
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from arena.attacks.engines.wrapped import Wrapped, Wrapper
 from arena.attacks.fgsm import FGSM
-from arena.attacks.wrapped import Wrapped, Wrapper
 from arena.core import Strategy, Turn
 from arena.fields import Positive
 from arena.knowledge import WhiteBox

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
-from arena.attacks.descent import Search, Walks
-from arena.attacks.minimum_norm import MinimumNorm
+from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, NonNegative
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L1
-from arena.attacks import tradeoff
-from arena.attacks.descent import Search, Walks
-from arena.attacks.minimum_norm import MinimumNorm
+from arena.attacks.engines import tradeoff
+from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.core import Player
 from arena.fields import Count, NonNegative, Positive
 

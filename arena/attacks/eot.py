@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.wrapped import Wrapped, Wrapper
+from arena.attacks.engines.wrapped import Wrapped, Wrapper
 from arena.core import Turn
 from arena.fields import Count
 from arena.knowledge import WhiteBox
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

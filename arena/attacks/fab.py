@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from arena.actions.lp import L1, L2, Linf
-from arena.attacks.descent import Search, Walks, require_perturbations
-from arena.attacks.losses import margin
-from arena.attacks.minimum_norm import MinimumNorm
-from arena.core import Perturbations, Player
+from arena.attacks.engines.descent import Search, Walks, require_perturbations
+from arena.attacks.engines.losses import margin
+from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.classification import Perturbations
+from arena.core import Player
 from arena.fields import Count, Positive, Share
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, autograd
 
-from arena.attacks.descent import require_perturbations
+from arena.attacks.engines.descent import require_perturbations
 from arena.core import Player, Strategy, Turn
 from arena.fields import Positive
 from arena.knowledge import View, WhiteBox

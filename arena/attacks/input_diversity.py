@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
+from arena.attacks.engines.wrapped import Wrapper
 from arena.attacks.eot import EOT
-from arena.attacks.wrapped import Wrapper
 from arena.core import Turn
 from arena.fields import Share
 from arena.knowledge import WhiteBox
-from arena.learners.transformations import ResizePad
+from arena.transformations.resize_pad import ResizePad
 
 
 @dataclass(frozen=True)

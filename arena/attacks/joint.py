@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from arena.attacks.looks import Compares, Looks, mean
-from arena.attacks.wrapped import Wrapper
+from arena.attacks.engines.looks import Compares, Looks, mean
+from arena.attacks.engines.wrapped import Wrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
-from arena.learners.classifiers import committed
+from arena.training.classifiers import committed
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 
 from arena import chance
 from arena.actions.lp import Linf
-from arena.attacks import losses
-from arena.attacks.descent import Best, require_perturbations
-from arena.attacks.looks import Compares, Looks, side_by_side
-from arena.core import Player, Strategy, Turn, decide
+from arena.attacks.engines import losses
+from arena.attacks.engines.descent import Best, require_perturbations
+from arena.attacks.engines.looks import Compares, Looks, side_by_side
+from arena.classification import decide
+from arena.core import Player, Strategy, Turn
 from arena.fields import Count, Positive
 from arena.knowledge import INVALID, View, WhiteBox
-from arena.learners.classifiers import committed
-from arena.learners.preprocessing import Transformation
-from arena.learners.transformations import BitDepth
+from arena.training.classifiers import committed
+from arena.transformations.bit_depth import BitDepth
+from arena.transformations.transformation import Transformation
 
 _INSIDE = 1e-3
 """Kept from the ends of a level, as a share of its width: what is there may round either way."""

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from arena.actions.features import FeatureChanges
-from arena.attacks import losses
-from arena.attacks.linear import Linear, linear
+from arena.attacks.engines import losses
+from arena.attacks.engines.linear import Linear, linear
 from arena.core import Cost, Player, Strategy, Turn
 from arena.costs import MovePrice
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 SLACK = 1e-4
 """How far beyond the boundary, in log-odds, a camouflage has to land: the rounding of float32."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arena.attacks.descent import Search, Walks
+from arena.attacks.engines.descent import Search, Walks
 from arena.attacks.pgd import PGD
 from arena.fields import NonNegative
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.estimated import EstimatedDescent
-from arena.core import Perturbations
+from arena.attacks.engines.estimated import EstimatedDescent
+from arena.classification import Perturbations
 from arena.fields import Count, Positive, Share
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.descent import Descent, Search, Walks
-from arena.core import Perturbations, Player, Turn
+from arena.attacks.engines.descent import Descent, Search, Walks
+from arena.classification import Perturbations
+from arena.core import Player, Turn
 from arena.fields import Count, Positive
 
 

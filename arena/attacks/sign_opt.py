@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.boundary_walk import BoundaryWalk, Walk, wide
+from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk, wide
 from arena.core import Turn
 from arena.fields import Count, Share
 from arena.knowledge import LabelView

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks import losses
-from arena.attacks.estimated import EstimatedDescent
-from arena.core import Cost, Perturbations
+from arena.attacks.engines import losses
+from arena.attacks.engines.estimated import EstimatedDescent
+from arena.classification import Perturbations
+from arena.core import Cost
 from arena.fields import Count, Positive
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L1, L2, Linf
-from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored, ScoreSearch
+from arena.attacks.engines.descent import require_perturbations
+from arena.attacks.engines.scored import Scored, ScoreSearch
 from arena.core import Player
 from arena.fields import Count, Share
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from arena.attacks.borrowed import Borrowed, Job, load, options_of
+from arena.attacks.engines.borrowed import Borrowed, Job, load, options_of
 
 
 @dataclass(frozen=True)

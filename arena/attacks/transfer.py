@@ -7,14 +7,15 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.averaged import averaged
 from arena.attacks.bpda import BPDA
+from arena.attacks.engines.averaged import averaged
 from arena.attacks.pgd import PGD
-from arena.core import Classifier, Learner, Player, Strategy, Task, Turn
+from arena.classification import Classifier, Learner
+from arena.core import Player, Strategy, Task, Turn
 from arena.fields import Count
 from arena.knowledge import View
-from arena.learners.fitted import Fitted
-from arena.learners.training import Trainer
+from arena.training.fitted import Fitted
+from arena.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

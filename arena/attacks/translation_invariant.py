@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from arena.attacks.wrapped import Wrapped, Wrapper
+from arena.attacks.engines.wrapped import Wrapped, Wrapper
 from arena.core import Turn
 from arena.fields import Whole
 from arena.knowledge import WhiteBox

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.descent import Best
-from arena.attacks.losses import prices
-from arena.core import Player, Strategy, Turn, decide
+from arena.attacks.engines.descent import Best
+from arena.attacks.engines.losses import prices
+from arena.classification import decide
+from arena.core import Player, Strategy, Turn
 from arena.knowledge import INVALID, LabelView, ScoreView, View, WhiteBox
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from arena.actions.deletions import Deletions
-from arena.attacks import losses
-from arena.attacks.linear import Linear, linear
+from arena.attacks.engines import losses
+from arena.attacks.engines.linear import Linear, linear
 from arena.core import Labelled, Player, Strategy, Turn
 from arena.knowledge import View, WhiteBox
 

@@ -12,7 +12,7 @@ from arena.attacks.minimum_cost_camouflage import SLACK, affordable
 from arena.core import Labelled, Task, Turn
 from arena.defenses.naive_bayes import BayesRule, NaiveBayes
 from arena.knowledge import View
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 
 class AwareRule(nn.Module):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena import chance
-from arena.learners.preprocessing import Transformation
-from arena.learners.training import Step, Trainer
-from arena.learners.transformations import GaussianNoise
+from arena.training.trainer import Step, Trainer
+from arena.transformations.gaussian_noise import GaussianNoise
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from arena.certificates.bound import Bound
 from arena.certificates.crown import Crown
-from arena.core import ActionSpace, Classifier, Labelled, Player, Turn
+from arena.classification import Classifier
+from arena.core import ActionSpace, Labelled, Player, Turn
 from arena.defenses.wrapped import Outermost, check_within
 from arena.knowledge import View
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 _TOGETHER = 64  # examples bounded at once: CROWN's coefficients are as many as inputs times outputs
 

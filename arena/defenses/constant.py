@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from arena.core import Classifier, Labelled, Strategy, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Strategy, Turn
 from arena.fields import Whole
 from arena.knowledge import LabelView, View
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from arena.core import Labelled
 from arena.fields import Count
 from arena.knowledge import ScoreView, View
-from arena.learners.fitted import Fitted
+from arena.training.fitted import Fitted
 
 _LEAST = 1e-6  # the share of a class that no example in a leaf is of
 

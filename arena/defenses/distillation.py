@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena import chance
-from arena.core import Classifier, Labelled, Learner, Task
+from arena.classification import Classifier, Learner
+from arena.core import Labelled, Task
 from arena.fields import Positive
-from arena.learners.training import Step, Trainer
 from arena.store import Store
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from arena import chance
 from arena.attacks.fgsm import FGSM
-from arena.core import Labelled, Learner, Strategy, Task
+from arena.classification import Learner
+from arena.core import Labelled, Strategy, Task
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
 from arena.defenses.inner import attacked
 from arena.fields import Count, Share
-from arena.learners.training import Step
 from arena.store import Store
+from arena.training.trainer import Step
 
 _RANDOM_START = FGSM(random_start=True)
 

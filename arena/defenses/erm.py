@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from arena.learners.training import Step, Trainer
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

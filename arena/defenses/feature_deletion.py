@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from arena.core import Labelled, Strategy, Turn
 from arena.fields import Count, Positive, Whole
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
-from arena.learners.cutting_plane import Minimum, minimum
+from arena.training.classifiers import ModuleClassifier
+from arena.training.cutting_plane import Minimum, minimum
 
 _ROWS = 4096
 """Examples whose features are sorted at once."""

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from arena import chance
-from arena.core import Classifier, Labelled, Player, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Player, Turn
 from arena.defenses.refusals import check_refusal, with_refusal
 from arena.defenses.transformed import check_shape
 from arena.defenses.wrapped import Wrapper
 from arena.fields import Range, Share
-from arena.learners.preprocessing import Transformation, answered, coins, flips_coins
+from arena.learners.preprocessing import answered, coins, flips_coins
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

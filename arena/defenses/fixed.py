@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from arena.core import Classifier, Labelled, Strategy, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Strategy, Turn
 from arena.fields import Count
 from arena.knowledge import View
-from arena.learners.classifiers import classifier
+from arena.training.classifiers import classifier
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from arena import chance
 from arena.defenses.inner import Informed
 from arena.fields import Count, Positive
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from arena.attacks.pgd import PGD
-from arena.core import Labelled, Perturbations, Player, Strategy, Task, Turn
+from arena.classification import Perturbations
+from arena.core import Labelled, Player, Strategy, Task, Turn
 from arena.fields import Share
 from arena.knowledge import Knowledge, Ledger, View, WhiteBox
-from arena.learners.classifiers import committed
-from arena.learners.training import Step, Trainer
+from arena.training.classifiers import committed
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from arena.certificates.interval import Interval
 from arena.core import Task
 from arena.defenses.inner import Informed, raised
 from arena.fields import Share
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena.fields import Share
-from arena.learners.training import Step, Trainer
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

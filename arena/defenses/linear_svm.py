@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from arena.core import Labelled
 from arena.fields import Count, Positive
-from arena.learners.fitted import Fitted
+from arena.training.fitted import Fitted
 
 
 @dataclass(frozen=True)

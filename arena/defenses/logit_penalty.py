@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.fields import NonNegative
-from arena.learners.training import Step, Trainer
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from arena import chance
-from arena.core import Classifier, Labelled, Player, Strategy, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Player, Strategy, Turn
 from arena.defenses.wrapped import check_within
 from arena.fields import NonNegative
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import committed
 from arena.learners.preprocessing import answered, coins
+from arena.training.classifiers import committed
 
 _NEVER = -80.0  # log-probability of a refusal by a member that never refuses
 

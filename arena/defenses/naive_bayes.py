@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from arena.core import Cost, Labelled, Player, Strategy, Turn
 from arena.fields import Positive
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
+from arena.training.classifiers import ModuleClassifier
 
 
 class BayesRule(nn.Module):

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from arena.core import Labelled
 from arena.fields import Count
 from arena.knowledge import ScoreView, View
-from arena.learners.fitted import Fitted
+from arena.training.fitted import Fitted
 
 _LEAST = 1e-6  # the share of a class that no neighbor is of
 

@@ -8,7 +8,7 @@ from arena.certificates.polytope import ConvexPolytope
 from arena.defenses.inner import Informed
 from arena.defenses.interval_training import bounded_loss
 from arena.fields import Share
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)

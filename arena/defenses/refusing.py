@@ -6,13 +6,14 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from arena.core import Answers, Cost, Labelled, Outcome, Player, Turn
+from arena.classification import Answers, Outcome
+from arena.core import Cost, Labelled, Player, Turn
 from arena.defenses.refusals import check_refusal, with_refusal
 from arena.defenses.wrapped import Wrapper
 from arena.fields import Range
 from arena.knowledge import REFUSED
-from arena.learners.classifiers import committed
 from arena.learners.preprocessing import answered, coins, flips_coins
+from arena.training.classifiers import committed
 
 _NOTHING, _EVERYTHING = -80.0, 1.0
 """Thresholds on a log-probability that refuse nothing, and everything."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from arena.core import Labelled, Strategy, Turn
 from arena.knowledge import SampleView, View
-from arena.learners.classifiers import ModuleClassifier
-from arena.learners.training import Trainer
+from arena.training.classifiers import ModuleClassifier
+from arena.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

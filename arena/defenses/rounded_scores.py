@@ -7,7 +7,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from arena.core import ActionSpace, Classifier, Labelled, Player, Turn
+from arena.classification import Classifier
+from arena.core import ActionSpace, Labelled, Player, Turn
 from arena.defenses.wrapped import Outermost
 from arena.fields import Range
 from arena.knowledge import LabelView, Random

@@ -16,9 +16,9 @@ from arena.core import ActionSpace, Labelled, Player
 from arena.defenses.refusals import check_refusal, with_refusal
 from arena.defenses.wrapped import Wrapper
 from arena.fields import Count, Positive, Range, Whole
-from arena.learners.classifiers import RandomClassifier
 from arena.learners.preprocessing import Preprocessing, answered, coins
-from arena.learners.transformations import GaussianNoise
+from arena.training.classifiers import RandomClassifier
+from arena.transformations.gaussian_noise import GaussianNoise
 
 _ROUNDING = 2.0**-22
 """Of a radius: what `Lp.contains`, which compares sizes in float32, lets through beyond it."""

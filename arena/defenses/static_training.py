@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from arena import chance
 from arena.attacks.pgd import PGD
-from arena.core import Labelled, Learner, Strategy, Task
+from arena.classification import Learner
+from arena.core import Labelled, Strategy, Task
 from arena.defenses.inner import Informed, attacked, check_attack
 from arena.fields import Positive, Share
-from arena.learners.training import Step, Trainer
 from arena.store import Store
+from arena.training.trainer import Step, Trainer
 
 _INNER = PGD(steps=7, step=0.3, returns="last")
 

@@ -10,7 +10,7 @@ from arena import chance
 from arena.defenses.divergence import divergence
 from arena.defenses.inner import Informed, ascended, frozen
 from arena.fields import Count, NonNegative, Positive
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from arena import chance
-from arena.core import Classifier, Labelled, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Turn
 from arena.defenses.wrapped import Wrapper
-from arena.learners.preprocessing import Preprocessed, Transformation
+from arena.learners.preprocessing import Preprocessed
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

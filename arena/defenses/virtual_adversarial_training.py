@@ -9,13 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.actions.lp import L2
-from arena.core import Labelled, Learner, Perturbations, Player, Task, Turn
+from arena.classification import Learner, Perturbations
+from arena.core import Labelled, Player, Task, Turn
 from arena.defenses.inner import declared, task_of
 from arena.fields import Count, NonNegative, Positive, Share
 from arena.knowledge import View
 from arena.learners.preprocessing import answered
-from arena.learners.training import Step, Trainer
 from arena.store import Store
+from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)

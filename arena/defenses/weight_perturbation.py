@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.fields import NonNegative
-from arena.learners.training import Step
+from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from arena import chance
-from arena.core import Classifier, Labelled, Player, Strategy, Turn
+from arena.classification import Classifier
+from arena.core import Labelled, Player, Strategy, Turn
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import committed
+from arena.training.classifiers import committed
 
 _WITHIN = "model."
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arena.core import Classifier, Labelled, Strategy
+from arena.classification import Classifier
+from arena.core import Labelled, Strategy
 from arena.files import atomically
 from arena.log import read_checkpoint
 from arena.store import code, fingerprint

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.averaged import Combined
-from arena.attacks.expectation import Expectation
-from arena.core import Classifier, Labelled, Player, Strategy, Task, Turn
+from arena.attacks.engines.averaged import Combined
+from arena.attacks.engines.expectation import Expectation
+from arena.classification import Classifier
+from arena.core import Labelled, Player, Strategy, Task, Turn
 from arena.defenses.inner import check_attack
 from arena.defenses.retrain import Retrain
 from arena.defenses.static_training import Faced, answering, check_recipe
@@ -37,8 +38,8 @@ from arena.fields import Count, Declared, Positive, Share
 from arena.games.evasion import EvasionBoard
 from arena.games.scoring import Committed
 from arena.knowledge import REFUSED, Ledger, View
-from arena.learners.training import Trainer
 from arena.store import Place, Store, fingerprint
+from arena.training.trainer import Trainer
 
 _LEAST = 5e-3  # of a mixture's weights: what is less likely costs as much to answer
 

@@ -14,16 +14,8 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.decisions import Decisions
-from arena.core import (
-    Classifier,
-    IllegalMove,
-    Labelled,
-    Move,
-    Perturbations,
-    Player,
-    Task,
-    first,
-)
+from arena.classification import Classifier, Perturbations
+from arena.core import IllegalMove, Labelled, Move, Player, Task, first
 from arena.data.source import Source
 from arena.fields import Count, Share
 from arena.games.game import Board, Game, Past, Scores

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arena.core import Answers, Classifier, IllegalMove, Labelled, Outcome, Player, Refuted, first
+from arena.classification import Answers, Classifier, Outcome, Refuted
+from arena.core import IllegalMove, Labelled, Player, first
 from arena.costs import AnswerCost, Negation
 from arena.knowledge import INVALID, REFUSED
 

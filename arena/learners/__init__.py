@@ -1,1 +1,1 @@
-"""What can be trained, and how a model becomes a defender's move."""
+"""Architectures: everything about a model but its parameters."""

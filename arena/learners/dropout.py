@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from arena.core import Learner
+from arena.classification import Learner
 from arena.fields import Share
 from arena.learners.activations import hidden_activations
 

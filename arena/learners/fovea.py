@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from arena import chance
-from arena.core import Learner
+from arena.classification import Learner
 from arena.fields import Count, Share
 from arena.learners.preprocessing import flips_coins
 

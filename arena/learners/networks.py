@@ -6,7 +6,7 @@ from math import prod
 
 from torch import nn
 
-from arena.core import Learner
+from arena.classification import Learner
 from arena.fields import Count
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from arena import chance
-from arena.core import Learner
+from arena.classification import Learner
 from arena.fields import Positive
 from arena.learners.activations import changed, hidden_activations
 from arena.learners.preprocessing import answered

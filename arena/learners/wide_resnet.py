@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from arena.core import Learner
+from arena.classification import Learner
 from arena.fields import Count
 
 

@@ -18,12 +18,13 @@ from omegaconf import OmegaConf
 from arena import schema
 from arena.actions.lp import L2, Linf, Lp
 from arena.attacks.apgd import APGD
-from arena.attacks.borrowed import secluded
 from arena.attacks.carlini_wagner import CarliniWagner
 from arena.attacks.ddn import DDN
+from arena.attacks.engines.borrowed import secluded
 from arena.attacks.pgd import PGD
 from arena.attacks.square import Square
-from arena.core import Player, Strategy, Turn, decide
+from arena.classification import decide
+from arena.core import Player, Strategy, Turn
 from arena.costs import ErrorRate, Negation
 from arena.knowledge import Knowledge, Ledger, WhiteBox
 from tests.parity import references

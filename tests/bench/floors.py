@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.actions.lp import Linf
-from arena.core import Classifier, decide
+from arena.classification import Classifier, decide
 from arena.knowledge import Ledger
 
 from . import meters

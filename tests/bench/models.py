@@ -16,9 +16,9 @@ from arena.costs import ErrorRate, Negation
 from arena.data.mnist import MNIST
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
-from arena.learners.classifiers import ModuleClassifier, committed
 from arena.learners.networks import CNN
 from arena.learners.wide_resnet import WideResNet
+from arena.training.classifiers import ModuleClassifier, committed
 
 NAMES = ("weak", "robust", "wide")
 EPS = 0.25

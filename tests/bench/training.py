@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.actions.lp import Linf
-from arena.attacks.borrowed import secluded
+from arena.attacks.engines.borrowed import secluded
 from arena.attacks.fgsm import FGSM
 from arena.attacks.pgd import PGD
 from arena.core import Task
@@ -30,8 +30,8 @@ from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
 from arena.defenses.free import FreeAdversarialTraining
 from arena.defenses.trades import TRADES
-from arena.learners.classifiers import laid_out
 from arena.learners.networks import CNN
+from arena.training.classifiers import laid_out
 from tests.parity import references
 
 from . import meters, models

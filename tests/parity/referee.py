@@ -3,7 +3,8 @@
 import torch
 from small import attacker
 
-from arena.core import Turn, decide
+from arena.classification import decide
+from arena.core import Turn
 from arena.knowledge import Knowledge, Ledger, WhiteBox
 
 # Every library's L-inf attack exceeds eps by a rounding of float32: theirs is forgiven, ours is

@@ -18,7 +18,7 @@ from unittest.mock import MagicMock
 
 import torch
 
-from arena.attacks.borrowed import secluded
+from arena.attacks.engines.borrowed import secluded
 
 LIBRARIES = ("foolbox", "torchattacks", "art", "pyautoattack", "adv_lib", "cleverhans")
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.fields import Share
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

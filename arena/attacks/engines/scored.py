@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from arena.core import Cost, Perturbations, Player, Strategy, Turn, decide
+from arena.classification import Perturbations, decide
+from arena.core import Cost, Player, Strategy, Turn
 from arena.knowledge import INVALID, REFUSED, ScoreView, View
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from arena import chance
 from arena.fields import Count, NonNegative, Share
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 _L2 = 8.0  # the squared norm of the difference operator in two dimensions is less
 _RATIO = 30.0  # of the primal to the dual step: z is of order 1, its dual of order `weight`

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from arena import chance
-from arena.core import Labelled, Learner, Strategy, Task, Turn
+from arena.classification import Learner
+from arena.core import Labelled, Strategy, Task, Turn
 from arena.fields import Count, Positive
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier, committed, laid_out
 from arena.store import Place, Store, fingerprint
+from arena.training.classifiers import ModuleClassifier, committed, laid_out
 
 _SAMPLE = 128  # examples on which a module in training is asked whether it guesses
 _JUDGED = 100  # steps before it is: a training of a few proves nothing

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.averaged import Combined, averaged
-from arena.attacks.descent import Best
-from arena.core import Classifier, Labelled, Player, Strategy, Turn, decide
+from arena.attacks.engines.averaged import Combined, averaged
+from arena.attacks.engines.descent import Best
+from arena.classification import Classifier, decide
+from arena.core import Labelled, Player, Strategy, Turn
 from arena.fields import Declared
 from arena.knowledge import INVALID, View, WhiteBox
 

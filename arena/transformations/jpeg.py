@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from arena.fields import Range
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 # ITU-T T.81, tables K.1 (luminance) and K.2 (chrominance).
 # fmt: off

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arena.attacks import losses
-from arena.attacks.descent import Descent, Search, Walks
+from arena.attacks.engines import losses
+from arena.attacks.engines.descent import Descent, Search, Walks
 from arena.core import Turn
 
 

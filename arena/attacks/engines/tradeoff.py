@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from arena.attacks.descent import Walks
+from arena.attacks.engines.descent import Walks
 
 _RAISE, _LOWER = 10.0, 4.0  # factors between weights while all searches failed, or all succeeded
 

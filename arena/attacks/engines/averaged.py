@@ -16,8 +16,9 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from arena.attacks.wrapped import Wrapped
-from arena.core import Classifier, Cost, Turn
+from arena.attacks.engines.wrapped import Wrapped
+from arena.classification import Classifier
+from arena.core import Cost, Turn
 from arena.knowledge import Knowledge, Ledger, WhiteBox
 
 Combined = Literal["logits", "probabilities", "losses"]

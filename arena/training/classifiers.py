@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arena.core import Answers, Classifier, decide
+from arena.classification import Answers, Classifier, decide
 from arena.knowledge import LabelView, ScoreView, View, WhiteBox
 
 _TOGETHER = 128

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from arena.core import Classifier, Labelled, Learner, Strategy, Task, Turn
+from arena.classification import Classifier, Learner
+from arena.core import Labelled, Strategy, Task, Turn
 from arena.knowledge import View, WhiteBox
-from arena.learners.classifiers import ModuleClassifier
 from arena.store import Place, Store, fingerprint
+from arena.training.classifiers import ModuleClassifier
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.descent import require_perturbations
-from arena.attacks.scored import Scored, ScoreSearch
-from arena.core import Perturbations, Player
+from arena.attacks.engines.descent import require_perturbations
+from arena.attacks.engines.scored import Scored, ScoreSearch
+from arena.classification import Perturbations
+from arena.core import Player
 from arena.fields import Count, Positive
 
 

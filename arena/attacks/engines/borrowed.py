@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from arena.actions.lp import L0, L1, L2, Linf, Lp
-from arena.core import Cost, IllegalMove, Player, Strategy, Turn, decide, first
+from arena.classification import decide
+from arena.core import Cost, IllegalMove, Player, Strategy, Turn, first
 from arena.costs import ErrorRate, Negation, Targeted
 from arena.fields import Count
 from arena.knowledge import INVALID, View, WhiteBox

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks import losses
-from arena.core import Perturbations, Player, Strategy, Turn, decide
+from arena.attacks.engines import losses
+from arena.classification import Perturbations, decide
+from arena.core import Player, Strategy, Turn
 from arena.fields import Count
 from arena.knowledge import INVALID, View, WhiteBox
 

@@ -1,7 +1,4 @@
-"""What can be done to an input before a model sees it.
-
-Defenses that failed [F21-F23 of the keynote], and what attackers average over to beat them.
-"""
+"""Random resizing and padding of images."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,46 +7,8 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.fields import Count, NonNegative, Share
-from arena.learners.preprocessing import Transformation
-
-
-@dataclass(frozen=True)
-class BitDepth(Transformation):
-    """Rounds every value to `bits` bits: feature squeezing (1704.01155), section 3.1.
-
-    round(x (2^bits - 1)) / (2^bits - 1), over the box. Its derivative is 0 wherever there is one.
-
-    Attributes:
-        bits: Bits a value is left with; 2^bits levels, both ends of the box among them.
-        box: Lowest and highest input value.
-    """
-
-    bits: Count = 3
-    box: tuple[float, float] = (0.0, 1.0)
-
-    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The nearest levels, [B, ...]."""
-        low, high = self.box
-        steps: float = (2**self.bits - 1) / (high - low)
-        return torch.round((x - low) * steps) / steps + low
-
-
-@dataclass(frozen=True)
-class GaussianNoise(Transformation):
-    """Adds independent normal noise to every value; not cut to the box.
-
-    Attributes:
-        std: Standard deviation, in the units of the input.
-    """
-
-    random: ClassVar[bool] = True
-
-    std: NonNegative = 0.1
-
-    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The noisy inputs, [B, ...]."""
-        return x + self.std * chance.normal(key, x.shape[1:])
+from arena.fields import Share
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from arena.fields import Count
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from arena.fields import Count
-from arena.learners.preprocessing import Transformation
+from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Thermometer(Transformation):
     BPDA goes through it by the substitute of the same shape, `BPDA(backward=SoftThermometer())`; in
     a yaml, or on the command line after attacker/strategy=bpda::
 
-        'attacker.strategy.backward={_target_: arena.learners.thermometer.SoftThermometer}'
+        'attacker.strategy.backward={_target_: arena.transformations.thermometer.SoftThermometer}'
 
     with `levels` and `box` beside it if they are not the defaults.
 

@@ -1,0 +1,1 @@
+"""What several attacks run on: descents, walks along the boundary, searches by score."""

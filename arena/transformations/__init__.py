@@ -1,0 +1,1 @@
+"""What is put before a model: maps of inputs, a file each."""

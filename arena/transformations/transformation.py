@@ -1,0 +1,28 @@
+"""The face of every transformation of inputs."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from arena.fields import Declared
+
+
+@dataclass(frozen=True)
+class Transformation(Declared, ABC):
+    """A map of inputs [B, ...]: a defender's preprocessing, or an attacker's guess at one.
+
+    It has no parameters that learn.
+    """
+
+    @property
+    def random(self) -> bool:
+        """Whether it looks at its `key`."""
+        return False
+
+    @abstractmethod
+    def __call__(self, x: Tensor, key: Tensor) -> Tensor:
+        """The transformed inputs, each with coins of its own: `key` [B] as in `chance`.
+
+        Each output depends on its own input and key alone. It need not be differentiable.
+        """
