@@ -1,7 +1,7 @@
 """The arena: the one loop that schedules players, enforces what they see, and scores rounds."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from arena import chance
 from arena.core import IllegalMove, Labelled, Move, MoveOrder, Player, Turn
-from arena.games.game import Board, Game, Past, Scores
-from arena.knowledge import BudgetExceeded, Ledger, Random, View
+from arena.games.game import Board, Entry, Game, Past
+from arena.knowledge import BudgetExceeded, Ledger, Meter, Random, View
+from arena.seal import Seal, TorchState
 from arena.store import Store
 
 
@@ -36,13 +37,13 @@ class Record:
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     costs: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    """Per-example costs, float64 [n]; NaN where an example could not be scored."""
+    """The cost of every unit, float64 [n]."""
     exhibit: dict[str, Tensor] = field(default_factory=dict, repr=False)
     certified: Tensor | None = field(default=None, repr=False)
     """Whether [n] it is proved that no legal move makes the defender err; None: nothing is."""
 
     def outcomes(self) -> dict[str, Tensor]:
-        """What is known example by example: each player's costs, and what is `certified`."""
+        """What is known of each unit: every player's cost of it, and whether it is `certified`."""
         return self.costs | ({} if self.certified is None else {"certified": self.certified})
 
     def line(self) -> dict[str, Any]:
@@ -55,8 +56,9 @@ class Record:
 class Arena:
     """Plays a game between players, round by round, in a declared order.
 
-    The result is a function of the arguments alone: every turn's randomness is seeded by (seed,
-    round, stage, player). Whether the match can be played is checked here, before anything trains.
+    The result is a function of the arguments alone. The randomness of every turn is seeded by a
+    one-way function of (the match's secret, round, stage, player), and the secret follows from the
+    seed (`chance.secret`). Whether the match can be played is checked here, before anything trains.
 
     Args:
         game: The rules.
@@ -89,8 +91,9 @@ class Arena:
         self.rounds_played = 0
         self._check_names()
         self._check_needs()
-        self._past = Past({}, {}, {name: [] for name in self.players}, {})
+        self._past = Past()
         self._board: Board | None = None
+        self._seal = Seal()
         self._seconds: dict[str, float] = {}
         self._saw: dict[str, dict[str, int]] = {}
         self._notes: list[str] = []
@@ -130,10 +133,43 @@ class Arena:
             self._board = self.game.deal(self.players, self.seed)
         return self._board
 
+    def data(self, player: str) -> Labelled:
+        """What the player works on now: a defender's training data, an attacker's inputs."""
+        return self.board.data(player, self._past)
+
+    def derived_seed(self, *parts: object) -> int:
+        """A seed for a purpose that `parts` name: a one-way function of the match's secret."""
+        return chance.seed_of(chance.secret(self.seed), *parts)
+
     def play(self, rounds: int) -> Iterator[Record]:
         """Plays up to round `rounds` (counted from the start of the match), a record each."""
         while self.rounds_played < rounds:
             yield self._round(self.rounds_played)
+
+    def reply(self, player: str, standing: Mapping[str, Entry], *parts: object) -> Entry:
+        """The player's move if these moves stood, outside any round: enforced like any other.
+
+        Args:
+            player: Who moves.
+            standing: The others' moves, as if they had been made in round 0.
+            parts: Name the reply's randomness.
+
+        Raises:
+            IllegalMove: If the move is not legal.
+            PermissionError: If the strategy looks at what it may not, or at what does not stand.
+        """
+        here = self._past, self._seconds, self._saw, self._notes
+        self._saw, self._seconds, self._notes = {name: {} for name in self.players}, {}, []
+        self._past = Past(
+            standing={name: entry.move for name, entry in standing.items()},
+            made=dict.fromkeys(standing, 0),
+        )
+        try:
+            move = self._move(player, 0, len(self.order.stages) - 1, ("reply", *parts))
+            ledger = self._past.ledgers[player]
+            return Entry(move, ledger.queries, ledger.gradients)
+        finally:
+            self._past, self._seconds, self._saw, self._notes = here
 
     def _round(self, number: int) -> Record:
         self._saw = {name: {} for name in self.players}
@@ -141,13 +177,21 @@ class Arena:
         self._notes = []
         if number == 0:
             self._open()
+        self._close_books()
         for index, stage in enumerate(self.order.stages):
             moves = {name: self._move(name, number, index) for name in stage}
             for name, move in moves.items():
                 self._stand(name, number, move)
-        record = self._record(number, self.board.costs(self._past))
+        record = self._record(number)
         self.rounds_played = number + 1
         return record
+
+    def _close_books(self) -> None:
+        """Begins a round: what was asked before counts as spent."""
+        past = self._past
+        for name, ledger in past.ledgers.items():
+            past.spent[name] = ledger.queries + past.spent.get(name, 0)
+        past.ledgers = {}
 
     def _open(self) -> None:
         """Sets the moves that stand before the first round, as far as somebody looks at them."""
@@ -170,43 +214,77 @@ class Arena:
                 return False
         return False
 
-    def _move(self, name: str, number: int, stage: int) -> Move:
+    def _move(
+        self, name: str, number: int, stage: int, parts: tuple[object, ...] | None = None
+    ) -> Move:
         board, player = self.board, self.players[name]
-        data = board.data(name)
-        ledger = Ledger(len(data), player.knowledge.queries, data.x.device)
+        data = board.data(name, self._past)
+        seed = self.derived_seed(*(parts or (number, stage, name)))
+        ledger = self._books(name, data, chance.seed_of(seed, "answers"))
+        meter = Meter(ledger)
         turn = Turn(
             player=player,
             round=number,
             data=data,
             aside=board.aside(name),
             last=self._past.standing.get(name),
-            seed=chance.seed_of(self.seed, number, stage, name),
+            seed=seed,
             batch_size=self.batch_size,
-            look=partial(self._look, name, ledger),
+            look=partial(self._look, name, ledger, meter),
             closing=self._closes(name, stage),
             store=self.store,
         )
-        # torch counts what is done to a tensor in place: a game whose data a player can change
-        # would have to copy all of them for every turn.
-        sealed = list(board.sealed(self._past))
-        versions = [tensor._version for tensor in sealed]
+        sealed = board.sealed(self._past)
+        if all(data is not part for part in vars(board).values()):  # made for this turn
+            sealed[f"the {name}'s data"] = data
+        self._seal.close(sealed)
+        state = TorchState.now()
         start = time.perf_counter()
         try:
-            move = player.strategy.respond(turn)
+            move = board.asked(name, turn)
         except BudgetExceeded as error:
-            move = self._found(turn, board.opening(name))
+            move = self._found(name, turn)
             self._notes.append(f"{name} ran into its budget ({error}); what it had kept was played")
+        finally:
+            meter.stop()
+            changed = state.restore()
         if data.x.is_cuda:
             torch.cuda.synchronize(data.x.device)
-        if versions != [tensor._version for tensor in sealed]:
-            raise IllegalMove(
-                f"{name}'s {type(player.strategy).__name__} changed, in place, data or a model "
-                "that it was shown; work on a copy (x.clone())"
-            )
+        self._report(name, ledger, changed)
         move = board.check(name, move)
         self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
         self._past.ledgers[name] = ledger
         return move
+
+    def _books(self, name: str, data: Labelled, coins: int) -> Ledger:
+        """The player's ledger of this round: what its earlier moves of the round asked counts."""
+        if name in self._past.ledgers:
+            return self._past.ledgers[name]
+        knowledge = self.players[name].knowledge
+        spent = self._past.spent.get(name) if knowledge.queries_per == "match" else None
+        return Ledger(len(data), knowledge.queries, data.x.device, spent, coins)
+
+    def _report(self, name: str, ledger: Ledger, changed: Sequence[str]) -> None:
+        """Says what a turn did that it should not have, or raises.
+
+        Raises:
+            IllegalMove: If it changed anything that it was shown.
+        """
+        strategy = type(self.players[name].strategy).__name__
+        if broken := self._seal.broken():
+            raise IllegalMove(
+                f"{name}'s {strategy} changed {' and '.join(broken)} in place; work on a copy "
+                "(x.clone(), copy.deepcopy(module))"
+            )
+        if changed:
+            self._notes.append(
+                f"{name}'s {strategy} left torch's {', '.join(changed)} changed; restored"
+            )
+        if ledger.unattributed:
+            self._notes.append(
+                f"{name}'s {strategy} passed {ledger.unattributed} inputs through the opponent's "
+                "module without naming their examples: not among the queries"
+            )
 
     def _closes(self, name: str, stage: int) -> bool:
         """Whether every other player's last move of the round is made before `stage`, for good.
@@ -220,15 +298,17 @@ class Arena:
             if other != name
         )
 
-    @staticmethod
-    def _found(turn: Turn, opening: Move | None) -> Move:
-        """The opening move, with what the strategy kept in its place."""
-        move: Any = opening
+    def _found(self, name: str, turn: Turn) -> Move:
+        """What the strategy kept, and elsewhere its move of this round, else the opening."""
+        made = self._past.made.get(name)
+        move: Any = turn.last if made == turn.round else self.board.opening(name)
         for rows, x in turn.kept:
             move = move.index_copy(0, rows, x)
         return move
 
-    def _look(self, viewer: str, ledger: Ledger, opponent: str, kind: type[View]) -> View:
+    def _look(
+        self, viewer: str, ledger: Ledger, meter: Meter, opponent: str, kind: type[View]
+    ) -> View:
         if opponent not in self.players or opponent == viewer:
             raise PermissionError(f"{viewer} cannot look at {opponent!r}")
         if why := self.game.grants(self.players[viewer], self.players[opponent], kind):
@@ -240,26 +320,37 @@ class Arena:
                     "declare it in the strategy's needs"
                 )
             self._saw.setdefault(viewer, {})[opponent] = self._past.made[opponent]
-        return self.board.view(viewer, opponent, kind, self._past, ledger)
+        return self.board.view(viewer, opponent, kind, self._past, ledger, meter)
 
     def _stand(self, name: str, number: int, move: Move) -> None:
         past = self._past
         past.standing[name] = move
         past.made[name] = number
+        others = (player for other, player in self.players.items() if other != name)
+        if not any(player.knowledge.samples for player in others):
+            return
         shown = self.board.reveal(name, move)
         if shown is not None:
-            past.revealed[name].append(shown)
+            past.revealed.setdefault(name, []).append(shown)
 
-    def _record(self, number: int, scores: Scores) -> Record:
+    def _record(self, number: int) -> Record:
+        moves = {
+            name: self.board.prepared(name, entry) for name, entry in self._past.entries().items()
+        }
+        scores = self.board.score(moves)
+        described = self.board.describe(moves, scores)
         payoffs, errors = {}, {}
         for name, cost in scores.costs.items():
-            known = cost[~cost.isnan()]
-            if len(known) == 0:
-                raise ValueError(f"round {number}: no example could be scored; {scores.notes[0]}")
-            payoffs[name] = 0.0 - float(known.mean())  # of a cost of 0, not -0.0
-            spread = float(known.std()) if len(known) > 1 else 0.0
-            errors[name] = spread / len(known) ** 0.5
-        total = torch.stack(list(scores.costs.values())).sum(0).nan_to_num(0.0)
+            if not bool(cost.isfinite().all()):
+                raise ValueError(
+                    f"round {number}: the {name}'s cost of unit "
+                    f"{int((~cost.isfinite()).nonzero()[0, 0])} is not finite; "
+                    f"{type(self.game).__name__} must say what such a unit costs"
+                )
+            payoffs[name] = 0.0 - float(cost.mean())  # of a cost of 0, not -0.0
+            spread = float(cost.std()) if len(cost) > 1 else 0.0
+            errors[name] = spread / len(cost) ** 0.5
+        total = torch.stack(list(scores.costs.values())).sum(0)
         return Record(
             round=number,
             order=str(self.order),
@@ -267,11 +358,11 @@ class Arena:
             payoffs=payoffs,
             standard_errors=errors,
             zero_sum=bool((total == 0).all()),
-            metrics=scores.metrics,
+            metrics=dict(described.metrics),
             seconds=dict(self._seconds),
-            notes=(*self._notes, *scores.notes),
-            costs=scores.costs,
-            exhibit=scores.exhibit,
+            notes=(*self._notes, *described.notes),
+            costs=dict(scores.costs),
+            exhibit=dict(described.exhibit),
             certified=scores.certified,
         )
 
@@ -290,6 +381,7 @@ class Arena:
                 name: {"queries": book.queries.cpu(), "gradients": book.gradients.cpu()}
                 for name, book in past.ledgers.items()
             },
+            "spent": {name: asked.cpu() for name, asked in past.spent.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -298,22 +390,28 @@ class Arena:
         self.rounds_played = state["rounds_played"]
         self._past = Past(
             standing={
-                name: board.unpack(name, packed) for name, packed in state["standing"].items()
+                name: board.unpack(name, packed, self.players[name].strategy)
+                for name, packed in state["standing"].items()
             },
             made=dict(state["made"]),
-            revealed={
-                name: [self._shown(name, batch) for batch in batches]
-                for name, batches in state["revealed"].items()
-            },
-            ledgers={name: self._ledger(name, book) for name, book in state["ledgers"].items()},
         )
+        self._past.revealed = {
+            name: [self._shown(name, batch) for batch in batches]
+            for name, batches in state["revealed"].items()
+        }
+        self._past.ledgers = {
+            name: self._ledger(name, book) for name, book in state["ledgers"].items()
+        }
+        self._past.spent = {
+            name: asked.to(self.data(name).x.device) for name, asked in state["spent"].items()
+        }
 
     def _shown(self, name: str, batch: Mapping[str, Tensor]) -> Labelled:
-        like = self.board.data(name)
+        like = self.data(name)
         return Labelled(batch["x"], batch["y"], like.classes, like.box).to(like.x.device)
 
     def _ledger(self, name: str, book: Mapping[str, Tensor]) -> Ledger:
-        device = self.board.data(name).x.device
+        device = self.data(name).x.device
         ledger = Ledger(len(book["queries"]), self.players[name].knowledge.queries, device)
         ledger.queries, ledger.gradients = book["queries"].to(device), book["gradients"].to(device)
         return ledger

@@ -11,6 +11,7 @@ All arithmetic is on int64 tensors, which wrap around: the bits agree on every d
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -43,6 +44,18 @@ def seed_of(*parts: object) -> int:
     """
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@cache
+def secret(seed: int) -> bytes:
+    """The secret of a match, from its seed: what all its coins and seeds are derived from.
+
+    Players are handed seeds derived from the secret by `seed_of`, a one-way function. A seed is
+    often a small number, which could be found by trying; scrypt (RFC 7914, 16 MiB) makes each try
+    cost tens of milliseconds. Whoever must not find the seed should not be told it: a large random
+    seed cannot be found at all.
+    """
+    return hashlib.scrypt(repr(seed).encode(), salt=b"arena match", n=1 << 14, r=8, p=1, dklen=32)
 
 
 def keys(seed: int, n: int, device: torch.device | str = "cpu") -> Tensor:

@@ -161,11 +161,6 @@ class Outcome:
     price: Tensor = field(default_factory=lambda: torch.zeros(()))
     """What the attacker's outputs cost to make: `ActionSpace.price` of its space."""
 
-    @property
-    def valid(self) -> Tensor:
-        """Whether [B] the defender gave an answer, so the example can be scored."""
-        return self.attacked.labels != INVALID
-
 
 class Learner(Declared, ABC):
     """An architecture: everything about a model but its parameters."""

@@ -196,12 +196,12 @@ class Strategy(Declared, ABC):
         return {}
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Move:
-        """The move that has this `Classifier.state`.
+        """The move of this state, such as a `Classifier.state`, on data like these.
 
         Raises:
-            NotImplementedError: If its moves are not classifiers.
+            NotImplementedError: If its moves have no state.
         """
-        raise NotImplementedError(f"{type(self).__name__} makes no classifiers")
+        raise NotImplementedError(f"{type(self).__name__} cannot restore a move from its state")
 
     def check(self, player: "Player") -> None:
         """Checks that the strategy can serve its player's actions and cost.
@@ -214,6 +214,24 @@ class Strategy(Declared, ABC):
     @abstractmethod
     def respond(self, turn: "Turn") -> Move:
         """The move: a function of the turn alone."""
+
+
+@dataclass(frozen=True)
+class Idle(Strategy):
+    """Lets its move stand as it is: before the first round, the game's opening."""
+
+    def respond(self, turn: "Turn") -> Move:
+        """The move that stands.
+
+        Raises:
+            ValueError: If none does: the game has no opening for this player.
+        """
+        if turn.last is None:
+            raise ValueError(
+                "no move stands that an idle player could keep; give the game an opening for it, "
+                "or name another strategy in its `idle`"
+            )
+        return turn.last
 
 
 @dataclass(frozen=True)
@@ -237,8 +255,8 @@ class Turn:
         aside: Data of an attacker's own to train on, from the same source as the defender's and
             disjoint from it; None where there are none.
         last: Its own previous move, None at first.
-        seed: Seed of all its randomness; a function of the match's seed, the round, the stage and
-            the player.
+        seed: Seed of all its randomness: a one-way function of the match's secret, the round, the
+            stage and the player.
         batch_size: The most examples that it should put through a model at once.
         look: The arena's answer to `see`.
         closing: Whether what it sees of its opponents is what this round will be scored with: they
@@ -274,8 +292,8 @@ class Turn:
     def keep(self, rows: Tensor, x: Tensor) -> None:
         """Puts aside inputs `x` [b, ...] found for `rows` [b] of the data.
 
-        Should the strategy run into its budget (`BudgetExceeded`), they are what it plays, with
-        the inputs as dealt elsewhere.
+        If the strategy runs into its budget (`BudgetExceeded`), it plays these, and its standing
+        move of this round, or the inputs as dealt, for all other rows.
         """
         self.kept.append((rows if self.which is None else self.which[rows], x.detach()))
 

@@ -2,6 +2,9 @@
 
 Most costs follow from the truth and the answer alone. Those state one rule, `answered`, and their
 differentiable surrogate is derived from it (`AnswerCost.surrogate`).
+
+An answer that is not there (`INVALID`: the logits were NaN or infinite) has a price, too. By
+default it costs the defender as much as an error. It gains a targeted attacker nothing.
 """
 
 import math
@@ -15,7 +18,7 @@ from torch.nn.functional import softplus
 from arena.classification import Outcome
 from arena.core import Cost
 from arena.fields import NonNegative, Whole
-from arena.knowledge import REFUSED
+from arena.knowledge import INVALID, REFUSED
 
 
 class AnswerCost(Cost):
@@ -65,11 +68,17 @@ class AnswerCost(Cost):
 
 @dataclass(frozen=True)
 class ErrorRate(AnswerCost):
-    """1 for every answer that is not the true class; a refusal is such an answer."""
+    """1 for every answer that is not the true class; a refusal is such an answer.
+
+    Attributes:
+        no_answer: The cost of an answer that is not there.
+    """
+
+    no_answer: NonNegative = 1.0
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
-        """0 where right, 1 elsewhere."""
-        return (labels != y).float()
+        """0 where right, 1 where wrong, `no_answer` where there is none."""
+        return torch.where(labels == INVALID, self.no_answer, (labels != y).float())
 
 
 @dataclass(frozen=True)
@@ -119,9 +128,14 @@ class CostMatrix(AnswerCost):
     """Any cost of truth and answer: `matrix[y][answer]`, K rows of K or K + 1 numbers.
 
     Column K, if there, prices a refusal; without it a refusal costs as much as the worst answer.
+
+    Attributes:
+        matrix: The costs.
+        no_answer: The cost of an answer that is not there; None: as much as the worst answer.
     """
 
     matrix: tuple[tuple[float, ...], ...]
+    no_answer: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,10 +160,11 @@ class CostMatrix(AnswerCost):
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
         """The matrix entry; index -1 (`REFUSED`) is its last column."""
         matrix = torch.tensor(self.matrix, dtype=torch.float32, device=y.device)
+        worst = matrix[:, : len(matrix)].amax(1)
         if matrix.shape[0] == matrix.shape[1]:
-            matrix = torch.cat([matrix, matrix.amax(1, keepdim=True)], 1)
-        # An INVALID answer is never scored; clamping keeps the lookup defined.
-        return matrix[y, labels.clamp(min=REFUSED)]
+            matrix = torch.cat([matrix, worst[:, None]], 1)
+        silent = worst[y] if self.no_answer is None else torch.full_like(worst[y], self.no_answer)
+        return torch.where(labels == INVALID, silent, matrix[y, labels.clamp(min=REFUSED)])
 
 
 @dataclass(frozen=True)
@@ -158,10 +173,16 @@ class Refusal(AnswerCost):
 
     An input is clean if the attacker sent it unchanged. Refusing what was manipulated is often
     worth nothing less than a right answer (`on_attacked=0`), refusing an honest user never is.
+
+    Attributes:
+        on_clean: The cost of refusing an unchanged input.
+        on_attacked: The cost of refusing a changed one.
+        no_answer: The cost of an answer that is not there.
     """
 
     on_clean: NonNegative = 0.5
     on_attacked: NonNegative = 0.0
+    no_answer: NonNegative = 1.0
 
     def __call__(self, outcome: Outcome) -> Tensor:
         """The price of each answer, [B]."""
@@ -171,7 +192,7 @@ class Refusal(AnswerCost):
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
         """The price of answers to attacked inputs."""
-        wrong = (labels != y).float()
+        wrong = torch.where(labels == INVALID, self.no_answer, (labels != y).float())
         return torch.where(labels == REFUSED, self.on_attacked, wrong)
 
 

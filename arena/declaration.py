@@ -29,7 +29,9 @@ class Knowledge(Declared):
         training_data: The data it trains on.
         probe: What a query answers: nothing, a label, or scores.
         queries: How many queries per example; None is unlimited.
-        samples: Whether a defender sees what was played (the revealed half of it).
+        queries_per: Whether that many may be asked in each round, or in the whole match.
+        samples: Whether a defender sees what was played, or that part of it which the game sets
+            apart to be revealed.
     """
 
     task: bool = True
@@ -39,6 +41,7 @@ class Knowledge(Declared):
     training_data: bool = False
     probe: Literal["none", "labels", "scores"] = "none"
     queries: Whole | None = None
+    queries_per: Literal["round", "match"] = "round"
     samples: bool = False
 
     def __post_init__(self) -> None:

@@ -9,12 +9,14 @@ that may not be called does not exist on the view.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from arena import chance
 from arena.declaration import Knowledge as Knowledge
@@ -23,7 +25,7 @@ REFUSED = -1
 """The label of an answer that is a refusal to classify [F8]."""
 
 INVALID = -2
-"""The label of an answer computed from NaN or infinite logits: no class, and never a mistake."""
+"""The label of an answer computed from NaN or infinite logits: no class, and no answer."""
 
 
 class BudgetExceeded(Exception):
@@ -33,14 +35,40 @@ class BudgetExceeded(Exception):
 class Ledger:
     """What was asked about each of n examples: queries and gradients, int64 [n].
 
-    The budget limits probes (`LabelView.labels`, `ScoreView.scores`); passes of a white box are
-    counted as queries too, but nobody can ration what one does with one's own copy.
+    The budget limits probes (`LabelView.labels`, `ScoreView.scores`). Passes of a white box are
+    counted as queries too, but nobody can ration what a player does with its own copy.
+
+    Args:
+        n: How many examples there are.
+        budget: The most probes of each; None: no limit.
+        device: Where the books are.
+        spent: Probes of each, int64 [n], that were asked before these books were opened and that
+            count against the budget; None: none were.
+        seed: Of the coins with which a random classifier answers.
+
+    Attributes:
+        unattributed: Inputs that passed through a module without an example being named.
     """
 
-    def __init__(self, n: int, budget: int | None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        n: int,
+        budget: int | None,
+        device: torch.device | str = "cpu",
+        spent: Tensor | None = None,
+        seed: int = 0,
+    ) -> None:
         self.queries = torch.zeros(n, dtype=torch.int64, device=device)
         self.gradients = torch.zeros(n, dtype=torch.int64, device=device)
         self.budget = budget
+        self.unattributed = 0
+        self._spent = self.queries.clone() if spent is None else spent
+        self._seed = seed
+
+    @property
+    def total(self) -> Tensor:
+        """Probes and passes of each example, int64 [n], those asked before included."""
+        return self._spent + self.queries
 
     def charge(self, rows: Tensor) -> None:
         """Charges one probe per entry of `rows` (an example may occur several times).
@@ -50,11 +78,11 @@ class Ledger:
         """
         if self.budget is not None:
             asked = torch.bincount(rows, minlength=len(self.queries))
-            over = (asked > 0) & (self.queries + asked > self.budget)
+            over = (asked > 0) & (self.total + asked > self.budget)
             if bool(over.any()):
                 i = int(over.nonzero()[0])
                 raise BudgetExceeded(
-                    f"example {i} has {self.budget - int(self.queries[i])} of {self.budget} "
+                    f"example {i} has {self.budget - int(self.total[i])} of {self.budget} "
                     f"queries left and {int(asked[i])} were asked for"
                 )
             self.queries += asked
@@ -69,6 +97,10 @@ class Ledger:
         """Counts a gradient per entry of `rows`; no host sync."""
         self.gradients.index_add_(0, rows, torch.ones_like(rows))
 
+    def passed_unnamed(self, n: int) -> None:
+        """Counts a pass of `n` inputs of which nobody said whose they are."""
+        self.unattributed += n
+
     def numbers(self, rows: Tensor) -> Tensor:
         """The number, from 0, of a query about each of `rows` [b], asked now and in their order.
 
@@ -81,16 +113,16 @@ class Ledger:
 
     def coins(self, rows: Tensor) -> Tensor:
         """A key, int64 [b], for each of these queries: of its example and its number."""
-        return chance.fold(chance.keys_of(0, rows), self.numbers(rows))
+        return chance.fold(chance.keys_of(self._seed, rows), self.numbers(rows))
 
     def remaining(self, rows: Tensor) -> Tensor:
         """Queries left for each of `rows`, int64 (2^62 where there is no limit)."""
         if self.budget is None:
             return torch.full_like(rows, 1 << 62)
-        return self.budget - self.queries[rows]
+        return self.budget - self.total[rows]
 
     def on(self, rows: Tensor) -> "Ledger":
-        """The same books for whoever numbers `rows` of the examples from 0."""
+        """The same books for a caller who numbers `rows` of the examples from 0."""
         return _Extract(self, rows)
 
 
@@ -107,6 +139,9 @@ class _Extract(Ledger):
     def passed(self, rows: Tensor) -> None:
         self._whole.passed(self._rows[rows])
 
+    def passed_unnamed(self, n: int) -> None:
+        self._whole.passed_unnamed(n)
+
     def differentiated(self, rows: Tensor) -> None:
         self._whole.differentiated(self._rows[rows])
 
@@ -118,6 +153,61 @@ class _Extract(Ledger):
 
     def remaining(self, rows: Tensor) -> Tensor:
         return self._whole.remaining(self._rows[rows])
+
+
+class Meter:
+    """Counts what passes through a module that a player looks into.
+
+    It hooks the module and all its parts. Passes that a view makes are charged by the view to
+    their examples (`charged`). Any other outermost call counts as unattributed.
+
+    Args:
+        ledger: Where they are counted.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._hooks: list[RemovableHandle] = []
+        self._watched: set[int] = set()
+        self._depth = 0
+        self._charged = False
+
+    def watch(self, module: nn.Module) -> nn.Module:
+        """The module, its passes counted from now on until `stop`."""
+        if id(module) not in self._watched:
+            self._watched.add(id(module))
+            for part in module.modules():
+                self._hooks.append(part.register_forward_pre_hook(self._enter))
+                self._hooks.append(part.register_forward_hook(self._leave, always_call=True))
+        return module
+
+    def stop(self) -> None:
+        """Takes all hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._watched.clear()
+
+    @contextmanager
+    def charged(self) -> Iterator[None]:
+        """Within, passes are charged by whoever makes them."""
+        before, self._charged = self._charged, True
+        try:
+            yield
+        finally:
+            self._charged = before
+
+    def __deepcopy__(self, memo: Any) -> "Meter":
+        """Itself: a copy of a module is metered as the module is."""
+        return self
+
+    def _enter(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        if self._depth == 0 and not self._charged and given and isinstance(given[0], Tensor):
+            self._ledger.passed_unnamed(len(given[0]))
+        self._depth += 1
+
+    def _leave(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        self._depth -= 1
 
 
 class Answering(Protocol):
@@ -221,10 +311,12 @@ class LabelView(View):
         facts: Mapping[str, Any],
         answering: Answering,
         ledger: Ledger,
+        meter: Meter | None = None,
     ) -> None:
         super().__init__(opponent, knowledge, facts)
         self._answering = answering
         self._ledger = ledger
+        self._meter = meter or Meter(ledger)
 
     def on(self, rows: Tensor) -> Self:
         """The same view, whose probes of example i are charged to example `rows[i]`."""
@@ -236,8 +328,17 @@ class LabelView(View):
         """Probes left for each of `rows`, int64 [B]."""
         return self._ledger.remaining(rows)
 
-    def _asked(self, rows: Tensor) -> Answering:
-        """The classifier that a pass not yet charged to `rows` meets."""
+    def _asked(self, x: Tensor, rows: Tensor) -> Answering:
+        """The classifier that a pass of `x`, not yet charged to `rows`, meets.
+
+        Raises:
+            ValueError: If there is not one row for each input.
+        """
+        if rows.shape != (len(x),):
+            raise ValueError(
+                f"{len(x)} inputs came with rows of shape {list(rows.shape)}: name, for each "
+                "input, the one example that it serves and that pays for it"
+            )
         if not isinstance(self._answering, Random):
             return self._answering
         return self._answering.drawn(self._ledger.coins(rows))
@@ -248,10 +349,12 @@ class LabelView(View):
 
         Raises:
             BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
+            ValueError: If there is not one row for each input.
         """
-        asked = self._asked(rows)
+        asked = self._asked(x, rows)
         self._ledger.charge(rows)
-        return asked.labels(x.detach())
+        with self._meter.charged():
+            return asked.labels(x.detach())
 
 
 class ScoreView(LabelView):
@@ -263,10 +366,12 @@ class ScoreView(LabelView):
 
         Raises:
             BudgetExceeded: If an example in `rows` [B] has no probe left; nothing is charged.
+            ValueError: If there is not one row for each input.
         """
-        asked = self._asked(rows)
+        asked = self._asked(x, rows)
         self._ledger.charge(rows)
-        return asked.published(asked.logits(x.detach()))
+        with self._meter.charged():
+            return asked.published(asked.logits(x.detach()))
 
 
 class WhiteBox(ScoreView):
@@ -276,10 +381,15 @@ class WhiteBox(ScoreView):
     """
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Logits [B, K] (K + 1 with a refusal column, last) of `x`, differentiable in `x`."""
-        asked = self._asked(rows)
+        """Logits [B, K] (K + 1 with a refusal column, last) of `x`, differentiable in `x`.
+
+        Raises:
+            ValueError: If there is not one row for each input.
+        """
+        asked = self._asked(x, rows)
         self._ledger.passed(rows)
-        logits = asked.logits(x)
+        with self._meter.charged():
+            logits = asked.logits(x)
         if logits.requires_grad:
             count = partial(self._count_gradients, rows)
             logits.register_hook(count)
@@ -299,8 +409,12 @@ class WhiteBox(ScoreView):
 
     @property
     def module(self) -> nn.Module:
-        """The frozen module, for attacks that look inside. Its own passes are not metered."""
-        return self._answering.module
+        """The frozen module, for attacks that look inside.
+
+        What passes through it, a part of it or a copy is counted as unattributed: it names no
+        example. To have passes of parts charged to examples, make them with `over`.
+        """
+        return self._meter.watch(self._answering.module)
 
     def over(self, answering: Answering) -> Self:
         """The same view, charging the same ledger, of another classifier: an attacker's own."""
@@ -312,7 +426,7 @@ class WhiteBox(ScoreView):
 class SampleView(View):
     """What an attacker revealed: one labelled batch per round played, oldest first.
 
-    Only the revealed half of each batch is ever here; the scored half stays unseen.
+    Only what the game sets apart to be revealed is ever here; what is scored stays unseen.
     """
 
     def __init__(

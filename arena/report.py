@@ -131,13 +131,24 @@ def number(value: float | None, digits: int = 3) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-_SHOWN = {"attacked_error": 3, "clean_error": 3, "queries": 1, "gradients": 1}
-"""The metrics that tables show, if the game has them, with their digits."""
+_DIGITS = {"attacked_error": 3, "clean_error": 3, "queries": 1, "gradients": 1}
+"""The metrics of evasion that tables show, with their digits."""
+
+
+def _shown(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """The metrics that a table of rounds shows: of evasion the chief ones, of other games all.
+
+    Answers that are not there are shown wherever there are any.
+    """
+    metrics = lines[0]["metrics"]
+    shown = [name for name in _DIGITS if name in metrics] or list(metrics)
+    missed = any(line["metrics"].get("no_answer") for line in lines)
+    return [shown[0], "no_answer", *shown[1:]] if missed else shown
 
 
 def rounds_table(lines: Sequence[dict[str, Any]]) -> Table:
     """A match, a line a round."""
-    shown = [name for name in _SHOWN if name in lines[0]["metrics"]]
+    shown = _shown(lines)
     players = list(lines[0]["payoffs"])
     columns = ["round", "attacker saw", *(f"{name}'s payoff ± s.e." for name in players)]
     columns += [*(name.replace("_", " ") for name in shown), "seconds"]
@@ -151,7 +162,7 @@ def rounds_table(lines: Sequence[dict[str, Any]]) -> Table:
                 str(line["round"]),
                 "the opening" if seen == -1 else move,
                 *(f"{payoffs[name]:.3f} ± {errors[name]:.3f}" for name in players),
-                *(number(line["metrics"][name], _SHOWN[name]) for name in shown),
+                *(number(line["metrics"][name], _DIGITS.get(name, 3)) for name in shown),
                 number(sum(line["seconds"].values()), 1),
             ]
         )
@@ -232,6 +243,8 @@ def sweep_page(folder: Path) -> Page:
         writer.writerows(records)
         writer.writerows({"run": run, "failed": why} for run, why in failed.items())
     shown = ["attacked_error", "clean_error", "payoff_attacker", "payoff_defender", "queries"]
+    if any(record.get("no_answer") for record in records):
+        shown.insert(1, "no_answer")
     shown = [name for name in shown if name in names]
     rows = [
         [label, *(number(record.get(name)) for name in shown), number(record["seconds"], 1)]

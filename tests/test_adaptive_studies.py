@@ -77,7 +77,7 @@ def test_repeated_play_leaves_every_cell(shell, tmp_path):
         (["defender/strategy=adversarial_training"], "no loss of a batch"),
         (["defender/strategy=naive_bayes"], "no way of training"),
         (["threat=replay"], "white_box"),
-        (["experiment=matching_pennies"], "game=evasion"),
+        (["experiment=matching_pennies"], "MatrixGame has data or a score of its own"),
         (["attacker/cost=targeted"], "do not sum to 0"),
         (["study.responding.own=2"], "between 0 and 1"),
     ],

@@ -83,7 +83,7 @@ MISTAKES = [
     ),
     (["attacker.strategy={_target_: arena.costs.ErrorRate}", "~attacker.strategy.steps"], r""),
     # What does not fit the data.
-    (["game.examples=1"], r"examples must be at least 2"),
+    (["game.examples=1", "game.revealed=1"], r"leaves none to score; lower it"),
     (["game.examples=5000"], r"examples=5000, but only 611 test examples are there; lower"),
     (["game.attacker_share=1"], r"leaves the defender nothing to train on"),
     (["attacker.actions.box=[0,2]"], r"box=\(0, 2\), but the data's is \(0.0, 1.0\)"),
@@ -456,7 +456,7 @@ def test_an_illegal_move_names_the_example_and_by_how_much(shell, mine):
     assert_refused(said, r"attacker's input 17 is outside Linf\(eps=0\.1.*0\.5")
 
 
-def test_answers_that_are_not_finite_never_count_as_fooled(shell, mine, tmp_path):
+def test_answers_that_are_not_finite_are_counted_apart(shell, mine, tmp_path):
     home, name = mine
     defender = f"defender.strategy={{_target_: {name}.Broken, everywhere: false}}"
     said = shell(
@@ -466,11 +466,11 @@ def test_answers_that_are_not_finite_never_count_as_fooled(shell, mine, tmp_path
     (folder,) = (path.parent for path in tmp_path.rglob("rounds.jsonl"))
     (line,) = read_rounds(folder)
     metrics = line["metrics"]
-    assert 0 < metrics["not_finite"] < 10
+    assert 0 < metrics["no_answer"] <= metrics["attacked_error"]
     assert "attacked inputs got NaN or infinite logits" in line["notes"][0]
     costs = load_file(folder / "outcomes.safetensors")["defender"]
-    assert int(costs.isnan().sum()) == metrics["not_finite"]
-    assert metrics["attacked_error"] == float(costs[~costs.isnan()].mean())
+    assert metrics["attacked_error"] == float(costs.mean())
+    assert "no answer" in said.out
 
 
 @pytest.mark.parametrize(

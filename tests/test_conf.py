@@ -223,8 +223,12 @@ def test_every_option_plays(option, tmp_path, monkeypatch, capsys):
     arena, config = unrefused(option)
     (record,) = arena.play(1)
     assert set(record.payoffs) == {"attacker", "defender"}
-    n = 1 if config["game"]["_target_"].endswith("MatrixGame") else config["game"]["examples"] // 2
-    assert all(len(cost) == n for cost in record.costs.values())
+    # A game says how many units it scores; evasion, all that nobody may see.
+    units = arena.board.units
+    assert all(len(cost) == units for cost in record.costs.values())
+    if "revealed" in config["game"]:
+        seen = any(player.knowledge.samples for player in arena.players.values())
+        assert units == config["game"]["examples"] // (2 if seen else 1)
 
 
 def test_the_default_configuration_is_typed_throughout():

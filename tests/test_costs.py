@@ -453,7 +453,24 @@ def test_costs_out_of_range(make, why):
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=NAMES)
-def test_an_invalid_answer_has_a_finite_price_and_is_marked(cost):
-    played = outcome([INVALID, 0], [2, 2])
-    assert cost(played).isfinite().all()
-    assert played.valid.tolist() == [False, True]
+def test_an_answer_that_is_not_there_has_a_finite_price(cost):
+    assert cost(outcome([INVALID, 0], [2, 2])).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cost", "price"),
+    [
+        (ErrorRate(), 1.0),
+        (ErrorRate(no_answer=5.0), 5.0),
+        (Negation(ErrorRate(no_answer=5.0)), -5.0),
+        (Refusal(), 1.0),
+        (Refusal(no_answer=0.25), 0.25),
+        (CostMatrix(((0.0, 1.0, 7.0), (3.0, 0.0, 7.0))), 3.0),
+        (CostMatrix(((0.0, 1.0), (3.0, 0.0)), no_answer=9.0), 9.0),
+        (Targeted(0), 1.0),
+        (SourceTarget(1, 0), 1.0),
+    ],
+)
+def test_no_answer_costs_what_is_declared(cost, price):
+    """By default as much as an error, of this true class; a targeted attacker gains nothing."""
+    assert cost.answered(torch.tensor([INVALID]), torch.tensor([1])).tolist() == [price]

@@ -17,7 +17,7 @@ from arena.attacks.fgsm import FGSM
 from arena.attacks.noise import Noise
 from arena.certificates.interval import Interval
 from arena.classification import Classifier, Refuted
-from arena.core import Strategy
+from arena.core import Idle, Strategy
 from arena.costs import CostMatrix, ErrorRate, Negation, QueryPrice, Refusal
 from arena.defenses.certifying import Certifying
 from arena.defenses.erm import ERM
@@ -26,10 +26,10 @@ from arena.defenses.interval_training import IntervalTraining
 from arena.defenses.mixture import Mixture
 from arena.empirical.cells import Cells
 from arena.empirical.crossplay import CrossPlay, cross_play
-from arena.empirical.moves import Crafted, Failed, Model
+from arena.empirical.moves import Failed, KeptMove
 from arena.executors.executor import Serial
 from arena.executors.processes import Processes
-from arena.games.scoring import Committed
+from arena.games.game import Entry
 from arena.learners.networks import MLP
 from arena.training.classifiers import ModuleClassifier
 
@@ -44,20 +44,30 @@ def moves(strategy, attack=None, cost=None, defenders=None, eps=0.15):
     arena = evasion(rival, defender(strategy, cost=defenders))
     (record,) = arena.play(1)
     state = arena.state_dict()
-    standing, book = state["standing"], state["ledgers"]["attacker"]
-    crafted = Crafted(standing["attacker"]["x"], book["queries"], book["gradients"])
-    return arena.board, record, Model(strategy, standing["defender"]), crafted
+    packed, book = state["standing"]["attacker"], state["ledgers"]["attacker"]
+    crafted = KeptMove("attacker", rival.strategy, packed, book["queries"], book["gradients"])
+    return arena.board, record, model(strategy, state["standing"]["defender"]), crafted
+
+
+def model(strategy, state):
+    """A model as a move."""
+    return KeptMove.of("defender", strategy, state)
+
+
+def made(play, name):
+    """The classifier of a model."""
+    return play.models[name].entry(play.board).move
 
 
 def roster(*strategies, **options):
     """A cross-play of each strategy with FGSM on each of them and noise."""
     models, attacks, against = {}, {}, {}
     for number, strategy in enumerate(strategies):
-        board, _, model, crafted = moves(strategy, **options)
+        board, _, committed, crafted = moves(strategy, **options)
         name = "ABCDEFG"[number]
-        models[name], attacks[f"FGSM {name}"], against[f"FGSM {name}"] = model, crafted, name
+        models[name], attacks[f"FGSM {name}"], against[f"FGSM {name}"] = committed, crafted, name
     attacks["noise"] = moves(strategies[0], Noise(), **options)[3]
-    return CrossPlay(board.scoring, models, attacks, against)
+    return CrossPlay(board, models, attacks, against)
 
 
 class Told(Counter):
@@ -93,12 +103,8 @@ def test_the_diagonal_is_what_the_matches_cost(tmp_path, cost):
 def test_what_each_model_answers_to_clean_inputs_is_known(tmp_path):
     cells = Cells(tmp_path / "cells")
     play = roster(PLAIN, LONGER)
-    scoring = play.scoring
-    x = scoring.dealt.x[scoring.scored]
-    expected = {
-        name: model.restored(scoring.dealt).answer(x).labels.numpy()
-        for name, model in play.models.items()
-    }
+    x = play.board.dealt.x[play.board.scored]
+    expected = {name: made(play, name).answer(x).labels.numpy() for name in play.models}
     for _ in range(2):  # as asked, and as kept
         game, _ = played(play, cells)
         assert list(game.answers) == ["A", "B"]
@@ -123,7 +129,7 @@ def test_a_row_or_column_more_plays_its_own_cells_only(tmp_path):
     whole = roster(PLAIN, LONGER, ERM(LINEAR, epochs=4))
     first = {name: whole.models[name] for name in "AB"}
     some = {name: whole.attacks[name] for name in ("FGSM A", "noise")}
-    small = CrossPlay(whole.scoring, first, some, {"FGSM A": "A"})
+    small = CrossPlay(whole.board, first, some, {"FGSM A": "A"})
     assert played(small, cells)[1] == {"A": 2, "B": 2}
     assert played(small, cells)[1] == {}
     assert played(replace(small, models=whole.models), cells)[1] == {"C": 2}
@@ -138,21 +144,22 @@ def test_names_do_not_matter_but_moves_costs_and_deals_do(tmp_path):
     cells = Cells(tmp_path / "cells")
     play = roster(PLAIN)
     assert played(play, cells)[1] == {"A": 2}
-    model, noise = play.models["A"], play.attacks["noise"]
-    renamed = replace(play, models={"other": model}, attacks={"n": noise}, against={})
+    plain, noise = play.models["A"], play.attacks["noise"]
+    renamed = replace(play, models={"other": plain}, attacks={"n": noise}, against={})
     assert played(renamed, cells)[1] == {}
 
     def again(**changed):
         return played(replace(renamed, **changed), cells)[1]
 
-    bias = {**model.state, list(model.state)[-1]: torch.zeros(10)}
-    assert again(models={"other": Model(model.strategy, bias)}) == {"other": 1}
-    assert again(models={"other": Model(LONGER, model.state)}) == {"other": 1}
+    bias = {**plain.packed, list(plain.packed)[-1]: torch.zeros(10)}
+    assert again(models={"other": model(plain.strategy, bias)}) == {"other": 1}
+    assert again(models={"other": model(LONGER, plain.packed)}) == {"other": 1}
     assert again(attacks={"n": replace(noise, queries=noise.queries + 1)}) == {"other": 1}
-    scoring = renamed.scoring
-    priced = scoring.players | {"attacker": attacker(cost=QueryPrice(ErrorRate()))}
-    assert again(scoring=replace(scoring, players=priced)) == {"other": 1}
-    assert again(scoring=replace(scoring, scored=scoring.scored[1:])) == {"other": 1}
+    board = renamed.board
+    priced = board.players | {"attacker": attacker(cost=QueryPrice(ErrorRate()))}
+    assert again(board=replace(board, players=priced)) == {"other": 1}
+    assert again(board=replace(board, scored=board.scored[1:])) == {"other": 1}
+    assert again(board=replace(board, presentations=2)) == {"other": 1}
 
 
 def test_a_cell_is_one_pass_of_the_scored_inputs(tmp_path, monkeypatch):
@@ -166,7 +173,7 @@ def test_a_cell_is_one_pass_of_the_scored_inputs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Classifier, "answer", counted)
     played(play, Cells(tmp_path / "cells"))
-    assert rows == [len(play.scoring.scored)] * (2 * (1 + 3))  # clean, and three attacks, a model
+    assert rows == [play.board.units] * (2 * (1 + 3))  # clean, and three attacks, a model
 
 
 MIXED = Mixture((PLAIN, LONGER), (0.5, 0.5))
@@ -205,7 +212,7 @@ def test_ray_plays_on_when_a_worker_is_killed_midway(tmp_path):
     from arena.executors.ray import Ray
 
     play = roster(PLAIN, LONGER)
-    play = replace(play, models={**play.models, "C": Model(Fragile(str(tmp_path / "died")), {})})
+    play = replace(play, models={**play.models, "C": model(Fragile(str(tmp_path / "died")), {})})
     game, told = played(play, Cells(tmp_path / "cells"), Ray(workers=2))
     assert (tmp_path / "died").exists()
     assert told == {"A": 3, "B": 3, "C": 3} and not game.missing
@@ -216,7 +223,7 @@ def test_ray_plays_on_when_a_worker_is_killed_midway(tmp_path):
 def test_a_killed_process_loses_what_it_was_playing(tmp_path):
     cells = Cells(tmp_path / "cells")
     play = roster(PLAIN, LONGER)
-    play = replace(play, models={**play.models, "C": Model(Fragile(str(tmp_path / "died")), {})})
+    play = replace(play, models={**play.models, "C": model(Fragile(str(tmp_path / "died")), {})})
     with pytest.raises(ChildProcessError, match="start the same command again"):
         played(play, cells, Processes(1))
     game, told = played(play, cells, Processes(1))
@@ -249,17 +256,18 @@ class Breaking(Strategy):
 
 def test_what_fails_is_named_and_the_rest_is_kept(tmp_path):
     play = roster(PLAIN)
-    dealt = play.scoring.dealt.x
+    dealt = play.board.dealt.x
     zero = torch.zeros(len(dealt), dtype=torch.int64)
+    honest = KeptMove("attacker", Idle(), {"x": dealt}, zero, zero)
     play = CrossPlay(
-        play.scoring,
+        play.board,
         {
             "A": play.models["A"],
-            "breaks": Model(Breaking(), {"known": dealt}),
-            "never works": Model(Breaking(), {"known": dealt[:1]}),
+            "breaks": model(Breaking(), {"known": dealt}),
+            "never works": model(Breaking(), {"known": dealt[:1]}),
             "none": Failed("its training diverged"),
         },
-        {"honest": Crafted(dealt, zero, zero), **play.attacks, "FGSM none": Failed("no model")},
+        {"honest": honest, **play.attacks, "FGSM none": Failed("no model")},
         {"FGSM A": "A", "FGSM none": "none"},
     )
     cells = Cells(tmp_path / "cells")
@@ -267,9 +275,12 @@ def test_what_fails_is_named_and_the_rest_is_kept(tmp_path):
         game, told = played(play, cells)
         assert game.against == (None, "A", None, "none")
         scored = {(m, a) for m in game.models for a in game.attacks} - set(game.missing)
-        assert scored == {("A", a) for a in ("honest", "FGSM A", "noise")} | {("breaks", "honest")}
+        known = ("honest", "FGSM A", "noise")
+        assert scored == {(m, a) for m in ("A", "breaks") for a in known}
         reasons = game.missing
-        assert reasons["breaks", "noise"] == "40 answers were NaN or infinite"
+        # No answer to what was changed: as costly as errors.
+        assert (game.costs["defender"][1, 2] == 1).all()
+        assert game.costs["defender"][1, 0].mean() < 1
         assert "NaN or infinite on clean input" in reasons["never works", "honest"]
         assert reasons["none", "honest"] == "its training diverged"
         assert reasons["A", "FGSM none"] == "no model"
@@ -283,13 +294,13 @@ def test_what_fails_is_named_and_the_rest_is_kept(tmp_path):
 
 def test_a_model_without_a_description_plays_and_is_not_kept(tmp_path):
     play = roster(PLAIN)
-    model = Fixed(Constant([1.0, *[0.0] * 9]))
-    play = replace(play, models={**play.models, "mine": Model(model, {})})
+    given = Fixed(Constant([1.0, *[0.0] * 9]))
+    play = replace(play, models={**play.models, "mine": model(given, {})})
     cells = Cells(tmp_path / "cells")
     assert played(play, cells)[1] == {"A": 2, "mine": 2}
     game, told = played(play, cells)
     assert told == {"mine": 2}
-    y = play.scoring.dealt.y[play.scoring.scored]
+    y = play.board.dealt.y[play.board.scored]
     np.testing.assert_array_equal(game.costs["defender"][1, 0], y.numpy() != 0)
 
 
@@ -316,9 +327,10 @@ def test_certificates_bound_what_is_lost(tmp_path):
 )
 def test_the_most_that_can_be_lost_is_the_worst_answer_that_is_possible(cost, right, worst):
     scoring = moves(PLAIN, defenders=cost)[0].scoring
-    model = ModuleClassifier(Constant([1.0, *[0.0] * 9]), 10)
+    constant = ModuleClassifier(Constant([1.0, *[0.0] * 9]), 10)
+    nothing = torch.zeros(0, dtype=torch.int64)
     certified = torch.arange(40) < 7
-    committed = replace(scoring.committed(model), certified=certified)
+    committed = replace(scoring.committed(Entry(constant, nothing, nothing)), certified=certified)
     most = scoring.most(committed)
     if right is None:
         assert most is None
@@ -332,8 +344,6 @@ def test_a_mistake_where_there_is_none_stops_everything(tmp_path, monkeypatch):
     def certain(self, given, actions):
         return torch.ones(len(given), dtype=torch.bool)
 
-    made = play.models["A"].restored(play.scoring.dealt)
-    monkeypatch.setattr(type(made), "certified", certain)
+    monkeypatch.setattr(type(made(play, "A")), "certified", certain)
     with pytest.raises(Refuted, match="is certified to be answered"):
         played(play, Cells(tmp_path / "cells"))
-    assert isinstance(play.scoring.committed(made), Committed)

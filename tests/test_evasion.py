@@ -23,6 +23,7 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.games.evasion import Evasion
+from arena.knowledge import INVALID
 from arena.learners.networks import CNN, MLP
 
 TRAINED = ERM(MLP((32,)), epochs=10)
@@ -322,7 +323,7 @@ def test_what_a_strategy_is_shown_it_may_not_change(move):
     class Look(Play):
         needs: ClassVar = {"defender": WhiteBox}
 
-    with pytest.raises(IllegalMove, match="attacker's Look changed, in place"):
+    with pytest.raises(IllegalMove, match=r"attacker's Look changed .* in place"):
         last(evasion(attacker(Look(move))))
 
 
@@ -353,12 +354,14 @@ def test_an_input_without_finite_logits_is_never_counted_as_fooled(value):
         return x
 
     record = last(evasion(attacker(Play(move)), defender(Fixed(BrokenOn(value)))))
-    broken = record.metrics["not_finite"]
-    assert 5 < broken < 35
-    assert int(record.costs["defender"].isnan().sum()) == broken
     honest = last(evasion(attacker(Honest()), defender(Fixed(BrokenOn(value)))))
-    scored = ~record.costs["defender"].isnan()
-    assert torch.equal(record.costs["defender"][scored], honest.costs["defender"][scored])
+    moved = record.exhibit["attacked_answer"] == INVALID
+    assert 0 < moved.sum() < len(moved)
+    assert 5 < record.metrics["no_answer"] * len(record.costs["defender"]) < 35
+    # Where there is no answer it costs as much as an error; elsewhere nothing has changed.
+    silent = record.costs["defender"] != honest.costs["defender"]
+    assert (record.costs["defender"][silent] == 1).all()
+    assert silent.sum() <= record.metrics["no_answer"] * len(silent)
     assert "NaN or infinite logits" in record.notes[0]
 
 
@@ -451,15 +454,15 @@ def test_cuda_asked_for_and_absent():
 def test_a_users_own_models_play_as_they_are():
     from sklearn.linear_model import LogisticRegression
 
-    digits, _ = Digits().load()
-    estimator = LogisticRegression(max_iter=500).fit(digits.x.flatten(1), digits.y)
+    mine = Evasion(Digits(), examples=80).training(seed=0)
+    estimator = LogisticRegression(max_iter=500).fit(mine.x.flatten(1), mine.y)
     scores = Fixed(estimator)
     record = last(
         evasion(attacker(Square(steps=100), Knowledge.black_box("scores", 101)), defender(scores))
     )
-    assert record.metrics["clean_error"] < 0.05 < 0.3 < record.metrics["attacked_error"]
+    assert 0 < record.metrics["clean_error"] < 0.1 < 0.3 < record.metrics["attacked_error"]
     function = Fixed(lambda x: estimator.predict(x.flatten(1)))
-    assert last(evasion(attacker(Noise()), defender(function))).metrics["clean_error"] < 0.05
+    assert last(evasion(attacker(Noise()), defender(function))).metrics["clean_error"] < 0.1
     module = LINEAR.build((1, 8, 8), 10, seed=0)
     module.requires_grad_(True).train()
     last(evasion(defender_=defender(Fixed(module))))

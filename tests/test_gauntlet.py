@@ -95,7 +95,7 @@ def test_what_fails_leaves_the_others(ran):
 def test_what_was_played_is_not_played_again(ran, capsys):
     good = {name: d for name, d in gauntlet().defenses.items() if name != "too fast"}
     gauntlet(defenses=good).run(setup(ran))
-    assert "already held all 6 matches; nothing was played" in capsys.readouterr().out
+    assert "already held all 6 matches" in capsys.readouterr().out
 
 
 def test_a_defense_is_trained_once_for_all_its_attacks(ran):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small import LINEAR, attacker, defender
 
-from arena import Knowledge, MoveOrder
+from arena import Knowledge, MoveOrder, Player
 from arena.actions.decisions import ClassOrRefusal
 from arena.actions.lp import L2
 from arena.arena import Unplayable
@@ -27,6 +27,7 @@ from arena.empirical.saved import load, save
 from arena.executors.executor import Serial
 from arena.executors.processes import Processes
 from arena.games.evasion import Evasion
+from arena.games.matrix import MatrixCost, MatrixGame, Mix, Mixtures
 from arena.learners.networks import MLP
 from arena.store import Store
 from arena.studies.moves import blind, columns
@@ -208,9 +209,26 @@ def test_declarations_that_contradict_are_refused_before_anything_trains(tmp_pat
     assert not (tmp_path / "models").exists()
 
 
-def test_a_matrix_game_has_no_cross_play(shell):
+def test_a_roster_of_another_game_is_refused_before_anything_plays(shell, tmp_path):
     said = shell("experiment=matching_pennies", "study=payoffs")
-    assert said.code == 2 and "MatrixGame has no cross-play; use game=evasion" in said.err
+    assert said.code == 2 and "cannot serve actions=Mixtures" in said.err
+    assert not list(tmp_path.rglob("rounds.jsonl"))
+
+
+def test_a_matrix_game_has_a_cross_play(tmp_path, capsys):
+    pennies = [[1.0, -1.0], [-1.0, 1.0]]
+    players = {
+        name: Player(
+            Mixtures(2), MatrixCost.of_payoffs(sign * np.array(pennies)), TASK, Mix((1, 0))
+        )
+        for name, sign in (("attacker", -1), ("defender", 1))
+    }
+    payoffs(
+        defenses={"heads": Defense(Mix((1, 0))), "tails": Defense(Mix((0, 1)))},
+        attacks={"heads": Attack(Mix((1, 0)), TASK), "tails": Attack(Mix((0, 1)), TASK)},
+    ).run(setup(tmp_path, game=MatrixGame(), players=players))
+    game = load(tmp_path / "run" / "game-seed-0.safetensors")
+    np.testing.assert_array_equal(game.payoffs("defender")[..., 0], pennies)
 
 
 class Deadly(ERM):

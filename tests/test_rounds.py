@@ -26,12 +26,12 @@ def matches(folder, **attacking):
             lines.append(record.line())
             costs[f"{order}, round {record.round}"] = record.costs["defender"].numpy()
         found[order], board = (folder / order, lines), arena.board
-    return board, found, costs
+    return board, arena.players, found, costs
 
 
 def test_every_rounds_attack_meets_every_rounds_model(tmp_path):
-    board, found, costs = matches(tmp_path)
-    play = rounds_played(board.scoring, STRATEGY, found)
+    board, players, found, costs = matches(tmp_path)
+    play = rounds_played(board, players, found)
     (game,) = cross_play([play], Cells(tmp_path / "cells.sqlite"), Serial())
     assert game.attacks == (CLEAN, *costs)
     # The last models of orders in which the defender does not move first met no attack of theirs.
@@ -52,14 +52,14 @@ def test_every_rounds_attack_meets_every_rounds_model(tmp_path):
 
 
 def test_all_models_stay_where_the_attacker_sees_none(tmp_path):
-    board, found, costs = matches(tmp_path, strategy=Noise())
-    assert tuple(rounds_played(board.scoring, STRATEGY, found).models) == tuple(costs)
+    board, players, found, costs = matches(tmp_path, strategy=Noise())
+    assert tuple(rounds_played(board, players, found).models) == tuple(costs)
 
 
 def test_moves_that_were_not_kept_are_missed(tmp_path):
     with pytest.raises(ValueError, match="round 3 whose moves were not kept; remove it"):
-        kept_moves(tmp_path, 3, STRATEGY)
+        kept_moves(tmp_path, 3, {})
     (tmp_path / "moves").mkdir()
     (tmp_path / "moves" / "round-3.pt").write_bytes(b"torn")
     with pytest.raises(ValueError, match=r"round-3.pt is damaged"):
-        kept_moves(tmp_path, 3, STRATEGY)
+        kept_moves(tmp_path, 3, {})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from arena.games.evasion import Evasion
 from arena.report import render, rounds_table
 from arena.studies.study import Played
 from arena.studies.who_moves_first import orders_table, price, prices_table
@@ -67,7 +68,7 @@ def test_tables_read_what_was_played():
         "simultaneous": [match([[0.4, 0.4]], 0.4)] * 2,
         "defender_first": [match([[0.9, 0.9]], 0.9)] * 2,
     }
-    rows = {row[0]: row for row in orders_table(played).rows}
+    rows = {row[0]: row for row in orders_table(played, Evasion.measures).rows}
     assert rows["defender first"][1].startswith("0.900")
     assert rows["defender first"][4].startswith("-0.900")
     prices = {row[0]: row[1:] for row in prices_table(played).rows}
@@ -115,10 +116,14 @@ def test_who_moves_first_leaves_tables_figure_events_and_folders(shell, tmp_path
     assert render(folder).read_text() == page_before
 
 
-def test_a_game_without_errors_has_another_study(shell):
+def test_a_game_without_measures_is_compared_by_its_payoffs(shell, tmp_path):
+    """Matching pennies with pure commitments: whoever moves first loses 1, exactly."""
     said = shell("study=who_moves_first", "experiment=matching_pennies", "study.seeds=1")
-    assert said.code == 2
-    assert "which this game does not measure" in said.err and "Traceback" not in said.err
+    assert said.code == 0, said.err
+    for name, payoff in (("attacker_first", 1), ("defender_first", -1)):
+        (path,) = tmp_path.rglob(f"{name}/seed-0/rounds.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["payoffs"]["defender"] for line in lines] == [payoff] * len(lines)
 
 
 def test_a_run_can_be_rendered_again(shell, tmp_path):

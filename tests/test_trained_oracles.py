@@ -9,7 +9,7 @@ import torch
 from small import LINEAR, attacker, defender
 from torch.nn.functional import cross_entropy
 
-from arena import Knowledge
+from arena import Arena, Knowledge, MoveOrder
 from arena.actions.lp import Linf
 from arena.actions.pool import Pool
 from arena.attacks.apgd import APGD
@@ -23,13 +23,13 @@ from arena.defenses.fixed import Fixed
 from arena.defenses.retrain import Retrain
 from arena.empirical.cells import Cells
 from arena.empirical.double_oracle import double_oracle
-from arena.empirical.trained import Responding, TrainedOracles, recipe_of
+from arena.empirical.trained import Trained, recipe_of
 from arena.games.evasion import Evasion
 from arena.games.scoring import Scoring
 from arena.store import Store
 from arena.training.trainer import Trainer
 
-HOW = Responding(
+HOW = Trained(
     inner=PGD(steps=2, step=0.5, returns="last"), stronger=PGD(steps=30, step=0.1, restarts=2)
 )
 
@@ -39,9 +39,10 @@ def dealt(recipe=None, how=HOW, store=None, seed=0, eps=0.15):
         "attacker": attacker(actions=Linf(eps)),
         "defender": defender(recipe or ERM(LINEAR, epochs=5)),
     }
-    how.check(players, 10)
-    board = Evasion(Digits(), examples=120).deal(players, seed)
-    return TrainedOracles(board, how, 1024, store, seed), board
+    order = MoveOrder.defender_first()
+    arena = Arena(Evasion(Digits(), examples=120), players, order, seed, store=store)
+    cells = Cells.beside(store.folder) if store else None
+    return how.oracles(arena, cells), arena.board
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def test_kept_moves_are_the_same_moves(tmp_path):
 def test_no_cell_is_played_twice(tmp_path, monkeypatch):
     """A run again plays none, a longer one those of its new iterations; none changes."""
     store, plays = Store(tmp_path), []
-    outcome, committed = Scoring.outcome, Scoring.committed
+    outcome, committed = Scoring.score, Scoring.committed
 
     def counted(of):
         def played(*given):
@@ -106,7 +107,7 @@ def test_no_cell_is_played_twice(tmp_path, monkeypatch):
 
         return played
 
-    monkeypatch.setattr(Scoring, "outcome", counted(outcome))
+    monkeypatch.setattr(Scoring, "score", counted(outcome))
     monkeypatch.setattr(Scoring, "committed", counted(committed))
 
     def run(iterations, store):
@@ -129,11 +130,12 @@ def test_a_kept_cell_without_finite_costs_is_refused(tmp_path):
     oracles, _ = dealt(store=Store(tmp_path))
     model, attack = oracles.opening()
     oracles.costs(model, attack)
-    key = oracles._keys.cell(oracles._models[model], oracles._attacks[attack])
+    played = oracles._played
+    key = played._keys.cell(played._moves[model], played._moves[attack])
     (tmp_path / "cells.sqlite").unlink()
     Cells.beside(tmp_path).keep({key: np.full((2, oracles.examples), np.nan)})
     again, _ = dealt(store=Store(tmp_path))
-    with pytest.raises(ValueError, match=f"{oracles.examples} inputs got NaN"):
+    with pytest.raises(ValueError, match="costs that are not finite"):
         again.costs(*again.opening())
 
 

@@ -10,9 +10,9 @@ from arena.core import IllegalMove
 from arena.empirical.cells import Cells, Costs, Found, whole
 from arena.empirical.game import PLAYERS, EmpiricalGame
 from arena.empirical.keys import Keys
-from arena.empirical.moves import Crafted, Failed, Model
+from arena.empirical.moves import Failed, KeptMove
 from arena.executors.executor import Executor
-from arena.games.scoring import Scoring, Sent
+from arena.games.game import Board, Entry, Facts
 
 _AT_ONCE = 128  # cells an item of work: what is lost with a killed process
 _FAILURES = (ValueError, OSError, NotImplementedError, IllegalMove)
@@ -23,39 +23,32 @@ class CrossPlay:
     """Moves made on one deal, to meet each other.
 
     Attributes:
-        scoring: How.
-        models: By name; of one that could not be made, why.
-        attacks: By name, likewise.
+        board: Its rules score them.
+        models: The defender's moves by name; of one that could not be made, why.
+        attacks: The attacker's, likewise.
         against: The model that each attack was crafted against, of those that saw one.
     """
 
-    scoring: Scoring
-    models: Mapping[str, Model | Failed]
-    attacks: Mapping[str, Crafted | Failed]
+    board: Board
+    models: Mapping[str, KeptMove | Failed]
+    attacks: Mapping[str, KeptMove | Failed]
     against: Mapping[str, str] = field(default_factory=dict)
 
-    def sent(self, attack: str) -> Sent:
-        """What is scored of an attack that could be made."""
-        crafted, device = self.attacks[attack], self.scoring.dealt.x.device
-        assert isinstance(crafted, Crafted)
-        parts = crafted.x, crafted.queries, crafted.gradients
-        return self.scoring.sent(*(part.to(device) for part in parts))
-
     def key(self, model: str, attack: str) -> bytes | None:
-        """What the cell's costs are kept by; None: they are not."""
+        """The key of the cell's costs; None: they are not kept."""
         committed, crafted = self.models[model], self.attacks[attack]
         if isinstance(committed, Failed) or isinstance(crafted, Failed):
             return None
         return self._keys.cell(committed, crafted)
 
     def facts_key(self, model: str) -> bytes | None:
-        """What is known of the model alone is kept by this."""
+        """The key of what is known of the model alone; None: that is not kept."""
         committed = self.models[model]
         return None if isinstance(committed, Failed) else self._keys.facts(committed)
 
     @cached_property
     def _keys(self) -> Keys:
-        return Keys(self.scoring)
+        return Keys(self.board)
 
 
 def cross_play(
@@ -66,10 +59,9 @@ def cross_play(
 ) -> list[EmpiricalGame]:
     """The game of each cross-play; cells that are kept are not played again.
 
-    A model is made and asked about the inputs as dealt once for all its new cells (128 at most),
-    each of which then takes a pass of the scored inputs. A cell that cannot be played is named in
-    the game's `missing`. Costs of examples without a finite answer are no costs: their cell is
-    missing, too.
+    What a model alone decides is computed once for all its new cells (128 at most), and what an
+    attack alone decides once per worker. A cell that cannot be played is named in the game's
+    `missing`.
 
     Args:
         plays: Whose cells are played together, by the same workers.
@@ -85,8 +77,8 @@ def cross_play(
     items = [(n, *item) for n, table in enumerate(tables) for item in table.items()]
     models = {(n, model): plays[n].models[model] for n, model, _ in items}
     new = dict.fromkeys((n, attack) for n, _, attacks in items for attack in attacks)
-    sent = {(n, attack): plays[n].sent(attack) for n, attack in new}
-    meet = _Meet(tuple(play.scoring for play in plays), models, sent)
+    attacking = {(n, attack): plays[n].attacks[attack] for n, attack in new}
+    meet = _Meet(tuple(play.board for play in plays), models, attacking)
     for number, met in executor.results(meet, items):
         n, model, attacks = items[number]
         tables[n].add(model, met)
@@ -99,9 +91,10 @@ class _Met:
     """What came of a model's meetings.
 
     Attributes:
-        facts: What the defender can lose at most (infinity: unknown), whether that is certified to
-            be less (-1: nothing is certified), and the label of each input as it was dealt, [3, E];
-            None if the model failed.
+        facts: What is known of the model alone, [3, E]: the most that the defender can lose
+            (infinity: unknown); 1 where that rests on a certificate; what it answers to what a
+            probe may ask about, as far as there are E of those (`_SILENT`: unknown). None if the
+            model failed.
         costs: By attack, [P, E].
         failed: By attack, why there are none.
     """
@@ -111,36 +104,53 @@ class _Met:
     failed: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+_SILENT = -9.0
+
+
+@dataclass
 class _Meet:
     """Lets a model meet attacks, by their names in one of several cross-plays."""
 
-    scorings: tuple[Scoring, ...]
-    models: Mapping[tuple[int, str], Model | Failed]
-    sent: Mapping[tuple[int, str], Sent]
+    boards: tuple[Board, ...]
+    models: Mapping[tuple[int, str], KeptMove | Failed]
+    attacks: Mapping[tuple[int, str], KeptMove | Failed]
+    _prepared: dict[tuple[int, str], Entry] = field(default_factory=dict)
 
     def __call__(self, item: tuple[int, str, tuple[str, ...]]) -> _Met:
         number, name, attacks = item
-        scoring, model = self.scorings[number], self.models[number, name]
-        assert isinstance(model, Model)
+        board, model = self.boards[number], self.models[number, name]
+        assert isinstance(model, KeptMove)
         try:
-            committed = scoring.committed(model.restored(scoring.dealt))
+            committed = board.prepared("defender", model.entry(board))
+            facts = _facts(board, board.facts(committed))
         except _FAILURES as error:
             return _Met(None, {}, dict.fromkeys(attacks, str(error)))
         costs, failed = {}, {}
         for attack in attacks:
             try:
-                found = scoring.costs(scoring.outcome(committed, self.sent[number, attack]))
+                moves = {"defender": committed, "attacker": self._attack(number, attack)}
+                found = board.score(moves).costs
                 costs[attack] = np.stack([found[player].numpy() for player in PLAYERS])
             except _FAILURES as error:
                 failed[attack] = str(error)
-        labels = committed.clean.labels.cpu().numpy()
-        facts = np.stack([np.full(len(labels), np.inf), np.full(len(labels), -1.0), labels])
-        if (most := scoring.most(committed)) is not None:
-            facts[0] = most.numpy()
-        if committed.certified is not None:
-            facts[1] = committed.certified.cpu().numpy()
         return _Met(facts, costs, failed)
+
+    def _attack(self, number: int, name: str) -> Entry:
+        """The attack, prepared when it is first met."""
+        if (number, name) not in self._prepared:
+            board, crafted = self.boards[number], self.attacks[number, name]
+            assert isinstance(crafted, KeptMove)
+            self._prepared[number, name] = board.prepared("attacker", crafted.entry(board))
+        return self._prepared[number, name]
+
+
+def _facts(board: Board, facts: Facts) -> Costs:
+    found = np.stack([np.full(board.units, each) for each in (np.inf, 0.0, _SILENT)])
+    if facts.most is not None:
+        found[0], found[1] = facts.most.numpy(), float(facts.proved)
+    if facts.answers is not None and len(facts.answers) == board.units:
+        found[2] = facts.answers.numpy()
+    return found
 
 
 class _Table:
@@ -192,11 +202,6 @@ class _Table:
     def game(self) -> EmpiricalGame:
         """The game of all cells."""
         costs = self._costs()
-        missing = dict(self._missing)
-        if costs.dtype != np.int8:
-            for i in np.flatnonzero(np.isnan(costs[0]).any(1)):
-                n = int(np.isnan(costs[0, i]).sum())
-                missing.setdefault(self._names[i], f"{n} answers were NaN or infinite")
         play = self._play
         shape = len(play.models), len(play.attacks), -1
         return EmpiricalGame(
@@ -205,8 +210,12 @@ class _Table:
             against=tuple(play.against.get(attack) for attack in play.attacks),
             costs={name: costs[p].reshape(shape) for p, name in enumerate(PLAYERS)},
             most=self._most(),
-            missing=missing,
-            answers={model: facts[2].astype(np.int64) for model, facts in self._facts.items()},
+            missing=dict(self._missing),
+            answers={
+                model: facts[2].astype(np.int64)
+                for model, facts in self._facts.items()
+                if (facts[2] != _SILENT).all()
+            },
         )
 
     def _costs(self) -> Costs:
@@ -216,7 +225,7 @@ class _Table:
             return found.costs
         in_bytes = found is None or found.costs.dtype == np.int8
         in_bytes &= not self._missing and all(map(whole, self._new.values()))
-        size = len(PLAYERS), len(self._names), len(self._play.scoring.scored)
+        size = len(PLAYERS), len(self._names), self._play.board.units
         costs = np.zeros(size, np.int8) if in_bytes else np.full(size, np.nan)
         if found is not None:
             costs[:, found.which] = found.costs
@@ -230,7 +239,7 @@ class _Table:
 
         A model that could not be made may lose what the others may.
         """
-        if not any((facts[1] >= 0).any() for facts in self._facts.values()):
+        if not any((facts[1] > 0).any() for facts in self._facts.values()):
             return None
         worst = np.max([facts[0] for facts in self._facts.values()], axis=0)
         if not np.isfinite(worst).all():

@@ -1,60 +1,73 @@
-"""What decides a cell's costs, as the key that they are kept by: nothing but content.
+"""The key that a cell's costs are kept by: a hash of all that decides them, and of nothing else.
 
-Names play no part, nor does the study that it was played for. What has no stable description (a
-plain object among its values) has no key, and is not kept.
+Names play no part, nor does the study that the cell was played for. Where a value has no stable
+description (a plain object among the declarations), there is no key, and nothing is kept.
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from arena.empirical.game import PLAYERS
-from arena.empirical.moves import Crafted, Model
-from arena.games.scoring import Scoring
+from arena.empirical.moves import KeptMove
+from arena.games.game import Board
 from arena.store import code, fingerprint
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Of cells that are scored alike.
+    """The keys of cells on one board.
 
     Attributes:
-        scoring: How.
+        board: Its rules score them.
     """
 
-    scoring: Scoring
+    board: Board
 
-    def cell(self, model: Model, attack: Crafted) -> bytes | None:
-        """Of the costs of an attack on a model."""
-        return self._key(model, attack.digest)
+    def cell(self, model: KeptMove, attack: KeptMove) -> bytes | None:
+        """The key of an attack's costs on a model, 32 bytes."""
+        return None if attack.digest is None else self._key(model, attack.digest)
 
-    def facts(self, model: Model) -> bytes | None:
-        """Of what is known of a model alone."""
+    def facts(self, model: KeptMove) -> bytes | None:
+        """The key of what is known of a model alone, 32 bytes."""
         return self._key(model, b"facts and answers")
 
-    def _key(self, model: Model, more: bytes) -> bytes | None:
+    def _key(self, model: KeptMove, more: bytes) -> bytes | None:
         if model.digest is None or self._rules is None:
             return None
         return hashlib.sha256(model.digest + self._rules + more).digest()
 
     @cached_property
     def _rules(self) -> bytes | None:
-        """A hash of what decides costs beside the moves.
+        """A hash of what decides costs besides the moves.
 
-        That is the deal, the declared actions and costs and their code, and what decides the last
-        bits of an answer.
+        That is the board's content, the code of the game and of the declarations, and what decides
+        the last bits of an answer.
         """
-        dealt = self.scoring.dealt
-        players = [self.scoring.players[name] for name in PLAYERS]
-        declared = [(player.actions, player.cost) for player in players]
-        if " at 0x" in repr(declared):
+        content = list(_flat(self.board.content()))
+        described = [repr(each) for each in content if not isinstance(each, Tensor)]
+        if any(" at 0x" in each for each in described):
             return None
         parts = (
-            fingerprint(dealt.x, dealt.y, self.scoring.scored),
-            (dealt.classes, dealt.box, repr(declared)),
-            code(declared, ("actions", "games")),
-            (torch.__version__, torch.get_num_threads(), dealt.x.device.type),
+            fingerprint(*(each for each in content if isinstance(each, Tensor))),
+            described,
+            code([type(self.board), *content]),
+            (torch.__version__, torch.get_num_threads(), _devices(content)),
         )
         return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def _devices(content: Sequence[Any]) -> list[str]:
+    return sorted({each.device.type for each in content if isinstance(each, Tensor)})
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _flat(part)
+    else:
+        yield value

@@ -11,24 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arena.classification import Classifier
-from arena.core import Labelled, Strategy
+from arena.core import Player, Strategy
 from arena.files import atomically
+from arena.games.game import Board, Entry
 from arena.log import read_checkpoint
 from arena.store import code, fingerprint
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """A defender's move.
+class KeptMove:
+    """A player's move as tensors, what it took, and the strategy that can make it of them again.
 
     Attributes:
-        strategy: What makes the classifier of its state.
-        state: Its `Classifier.state`.
+        player: Whose it is.
+        strategy: What made it.
+        packed: The move, as `Board.pack` gave it.
+        queries: Asked about each example that the player worked on, int64 [n].
+        gradients: Taken of each, int64 [n].
     """
 
+    player: str
     strategy: Strategy
-    state: Mapping[str, Tensor]
+    packed: Mapping[str, Tensor]
+    queries: Tensor
+    gradients: Tensor
+
+    @classmethod
+    def of(cls, player: str, strategy: Strategy, packed: Mapping[str, Tensor]) -> "KeptMove":
+        """A move that took nothing."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(player, strategy, packed, nothing, nothing)
 
     @cached_property
     def digest(self) -> bytes | None:
@@ -36,35 +48,16 @@ class Model:
         described = repr(self.strategy)
         if " at 0x" in described:
             return None
-        names = sorted(self.state)
-        tensors = fingerprint(*(self.state[name] for name in names))
-        whole = described, code([self.strategy]), names, tensors
+        names = sorted(self.packed)
+        took = [each for each in (self.queries, self.gradients) if bool(each.any())]
+        tensors = fingerprint(*(self.packed[name] for name in names), *took)
+        whole = self.player, described, code([self.strategy]), names, len(took), tensors
         return hashlib.sha256(repr(whole).encode()).digest()
 
-    def restored(self, like: Labelled) -> Classifier:
-        """The classifier, for data like these and where they are."""
-        classifier: Classifier = self.strategy.restore(self.state, like)
-        return classifier
-
-
-@dataclass(frozen=True, eq=False)
-class Crafted:
-    """An attacker's move, and what it took.
-
-    Attributes:
-        x: Inputs [B, ...], one for each that was dealt.
-        queries: Asked about each, [B].
-        gradients: Taken of each, [B].
-    """
-
-    x: Tensor
-    queries: Tensor
-    gradients: Tensor
-
-    @cached_property
-    def digest(self) -> bytes:
-        """A hash of all of it."""
-        return bytes.fromhex(fingerprint(self.x, self.queries, self.gradients))
+    def entry(self, board: Board) -> Entry:
+        """The move on a board, ready to be scored."""
+        move = board.unpack(self.player, self.packed, self.strategy)
+        return Entry(move, self.queries, self.gradients)
 
 
 @dataclass(frozen=True)
@@ -74,17 +67,17 @@ class Failed:
     why: str
 
 
-def standing(folder: Path, strategy: Strategy) -> tuple[Model, Crafted]:
-    """The moves that stand at the end of a match of evasion, from its folder.
+def standing(folder: Path, players: Mapping[str, Player]) -> dict[str, KeptMove]:
+    """The moves that stand at the end of a match, by player, from its folder.
 
     Args:
         folder: The match's.
-        strategy: Its defender's.
+        players: The match's.
 
     Raises:
         ValueError: If its checkpoint is damaged.
     """
-    return _moves(read_checkpoint(folder)["state"], strategy)
+    return _moves(read_checkpoint(folder)["state"], players)
 
 
 def keep_moves(folder: Path, number: int, state: Mapping[str, Any]) -> None:
@@ -96,13 +89,13 @@ def keep_moves(folder: Path, number: int, state: Mapping[str, Any]) -> None:
     atomically(path, content.getvalue())
 
 
-def kept_moves(folder: Path, number: int, strategy: Strategy) -> tuple[Model, Crafted]:
-    """The moves of a round of evasion that were kept.
+def kept_moves(folder: Path, number: int, players: Mapping[str, Player]) -> dict[str, KeptMove]:
+    """The moves of a round that were kept, by player.
 
     Args:
         folder: The match's.
         number: Of the round.
-        strategy: Its defender's.
+        players: The match's.
 
     Raises:
         ValueError: If they were not kept, or their file is damaged.
@@ -113,7 +106,7 @@ def kept_moves(folder: Path, number: int, strategy: Strategy) -> tuple[Model, Cr
             f"{folder} holds a round {number} whose moves were not kept; remove it to play anew"
         )
     try:
-        return _moves(torch.load(path, weights_only=True), strategy)
+        return _moves(torch.load(path, weights_only=True), players)
     except Exception as error:  # whatever a damaged file makes the unpickler raise
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}); remove {folder} to play anew"
@@ -124,7 +117,14 @@ def _kept(folder: Path, number: int) -> Path:
     return folder / "moves" / f"round-{number}.pt"
 
 
-def _moves(state: Mapping[str, Any], strategy: Strategy) -> tuple[Model, Crafted]:
-    book = state["ledgers"]["attacker"]
-    attack = Crafted(state["standing"]["attacker"]["x"], book["queries"], book["gradients"])
-    return Model(strategy, state["standing"]["defender"]), attack
+def _moves(state: Mapping[str, Any], players: Mapping[str, Player]) -> dict[str, KeptMove]:
+    return {
+        name: KeptMove(
+            name,
+            player.strategy,
+            state["standing"][name],
+            state["ledgers"][name]["queries"],
+            state["ledgers"][name]["gradients"],
+        )
+        for name, player in players.items()
+    }

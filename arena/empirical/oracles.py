@@ -11,11 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from arena.arena import Arena
+from arena.empirical.cells import Cells
 from arena.empirical.game import PLAYERS, Costs, EmpiricalGame
+from arena.fields import Declared
 from arena.solvers.payoffs import ROUNDING, Array, tensor
 
 Mixture = Mapping[str, float]
 """Names of one player's moves, and the probability of each."""
+
+
+class Responding(Declared, ABC):
+    """How both players respond to mixtures of each other's moves."""
+
+    @abstractmethod
+    def oracles(self, arena: Arena, cells: Cells | None = None) -> "Oracles":
+        """The oracles of a match that is set up but not begun.
+
+        Args:
+            arena: The match; trained models are kept in its store.
+            cells: Where costs are kept; None: nowhere.
+
+        Raises:
+            ValueError: If its game or its players cannot respond so; nothing was trained.
+        """
 
 
 class Oracles(ABC):

@@ -1,14 +1,14 @@
 """Best responses that are searched for and trained, in an evasion game as dealt.
 
 An attacker's move is a **policy**: an attack, and the mixture of models that it is crafted against.
-So it can be played on any inputs: on the half that is scored, which makes its payoffs, and on the
-defender's training data, which a defender who answers it trains on. No scored input is ever trained
-on. A defender's move is a model; its best response to a mixture of policies is one trained on what
-they make of its training data (`StaticTraining`).
+A policy can be played on any inputs. On the scored inputs it makes the attacker's payoffs. On the
+defender's training data it makes what a defender who answers it trains on. No scored input is ever
+trained on. A defender's move is a model; its best response to a mixture of policies is a model
+trained on what they make of its training data (`StaticTraining`).
 
-What is trained or crafted is kept by what it is made of (`Store`), and so is what a move costs on
-another (`Cells`). A run that was broken off, or is to be longer, goes through the same moves again
-and finds them.
+Models and crafted inputs are kept by what they are made of (`Store`), and costs by what decides
+them (`Cells`). A run that was interrupted, or is extended, goes through the same moves again and
+finds them.
 """
 
 import hashlib
@@ -17,42 +17,41 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from arena import chance
+from arena.arena import Arena
 from arena.attacks.engines.averaged import Combined
 from arena.attacks.engines.expectation import Expectation
 from arena.classification import Classifier
-from arena.core import Labelled, Player, Strategy, Task, Turn
+from arena.core import Idle, Labelled, Player, Strategy, Task, Turn
 from arena.defenses.inner import check_attack
 from arena.defenses.retrain import Retrain
 from arena.defenses.static_training import Faced, answering, check_recipe
 from arena.empirical.cells import Cells, Costs
-from arena.empirical.game import PLAYERS
-from arena.empirical.keys import Keys
-from arena.empirical.moves import Crafted, Model
-from arena.empirical.oracles import Mixture, Oracles, checked
-from arena.fields import Count, Declared, Positive, Share
+from arena.empirical.moves import KeptMove
+from arena.empirical.oracles import Mixture, Oracles, Responding, checked
+from arena.empirical.played import PlayedCells
+from arena.fields import Count, Positive, Share
 from arena.games.evasion import EvasionBoard
-from arena.games.scoring import Committed
-from arena.knowledge import REFUSED, Ledger, View
-from arena.store import Place, Store, fingerprint
+from arena.games.game import Board
+from arena.knowledge import REFUSED, View
+from arena.store import Place, fingerprint
 from arena.training.trainer import Trainer
 
 _LEAST = 5e-3  # of a mixture's weights: what is less likely costs as much to answer
 
 
 @dataclass(frozen=True)
-class Responding(Declared):
-    """How both players respond.
+class Trained(Responding):
+    """The attacker searches and the defender trains; for games that score as evasion does.
 
     Attributes:
         own: Share of the defender's minibatches that are attacked as a white box of the model in
             training, rather than by the policies that it answers.
         inner: The attack that then plays.
-        averages: On which averages over the defender's mixture the attacker's attack is played.
+        averages: The averages over the defender's mixture on which the attacker's attack is played.
         alone: Whether it is also played on each of the mixture's models alone.
         training: The most of the defender's training examples that it uses; null uses all.
         stronger: The attack of fresh best responses.
@@ -71,13 +70,30 @@ class Responding(Declared):
         super().__post_init__()
         Expectation(self.stronger, self.averages, self.alone)
 
+    def oracles(self, arena: Arena, cells: Cells | None = None) -> "TrainedOracles":
+        """The oracles of a match of evasion.
+
+        Raises:
+            ValueError: If the game is not scored as evasion is; if the costs of an answer do not
+                sum to 0; if the attacker does not see models, or plays something other than an
+                attack on one; if the defender's strategy is no training that can answer policies.
+        """
+        board = arena.board
+        if not _as_evasion(board):
+            raise ValueError(
+                f"{type(arena.game).__name__} has data or a score of its own, and these best "
+                "responses attack and train as in evasion; use "
+                "study.responding={_target_: arena.empirical.replies.Replies}"
+            )
+        assert isinstance(board, EvasionBoard)
+        self.check(arena.players, board.dealt.classes)
+        return TrainedOracles(arena, self, cells)
+
     def check(self, players: Mapping[str, Player], classes: int) -> None:
         """Checks that both players can respond to mixtures.
 
         Raises:
-            ValueError: If the costs of an answer do not sum to 0; if the attacker does not see
-                models, or plays what is no attack on one; if the defender's strategy is no training
-                that can answer policies.
+            ValueError: If they cannot, see `oracles`.
         """
         attacker, defender = players["attacker"], players["defender"]
         y = torch.arange(classes)
@@ -105,6 +121,13 @@ class Responding(Declared):
         check_attack(self.inner)
         self.inner.check(attacker)
         check_recipe(recipe_of(defender.strategy))
+
+
+def _as_evasion(board: Board) -> bool:
+    """Whether data and score are those of evasion: a subclass may have changed them."""
+    return isinstance(board, EvasionBoard) and all(
+        getattr(type(board), name) is getattr(EvasionBoard, name) for name in ("data", "score")
+    )
 
 
 def recipe_of(strategy: Strategy) -> Trainer:
@@ -142,18 +165,17 @@ class TrainedOracles(Oracles):
     """Search and training as oracles.
 
     Args:
-        board: The game as dealt.
+        arena: The match, of an evasion game.
         how: How both respond.
-        batch_size: The most examples that an attack puts through a model at once.
-        store: Where models, crafted inputs and costs are kept; None: nowhere.
-        seed: Of the opening model.
+        cells: Where costs are kept; None: nowhere.
     """
 
-    def __init__(
-        self, board: EvasionBoard, how: Responding, batch_size: int, store: Store | None, seed: int
-    ) -> None:
-        self._board, self._how, self._batch_size, self._store = board, how, batch_size, store
-        self._seed = seed
+    def __init__(self, arena: Arena, how: Trained, cells: Cells | None) -> None:
+        board = arena.board
+        assert isinstance(board, EvasionBoard)
+        self._board, self._how, self._cells = board, how, cells
+        self._batch_size, self._store = arena.batch_size, arena.store
+        self._first = arena.derived_seed("opening")
         self._attacker = board.players["attacker"]
         self._recipe = recipe_of(board.players["defender"].strategy)
         self._scored = board.dealt[board.scored]
@@ -162,24 +184,19 @@ class TrainedOracles(Oracles):
             "scored": fingerprint(self._scored.x, self._scored.y),
             "training": fingerprint(self._training.x, self._training.y),
         }
-        self._cells = None if store is None else Cells.beside(store.folder)
-        self._keys = Keys(board.scoring)
         self._classifiers: dict[str, Classifier] = {}
-        self._models: dict[str, Model] = {}
-        self._committed: dict[str, Committed] = {}
         self._policies: dict[str, Policy] = {}
-        self._attacks: dict[str, Crafted] = {}
-        self._costs: dict[tuple[str, str], Costs] = {}
+        self._played = PlayedCells(board, cells)
 
     @property
     def examples(self) -> int:
-        """The scored half."""
-        return len(self._scored)
+        """The scored inputs."""
+        return self._board.units
 
     def opening(self) -> tuple[str, str]:
         """A model trained as if nobody attacked, and honest inputs."""
         honest = self._known(Policy(None, (), (), False, 0))
-        return self.defend({honest: 1.0}, chance.seed_of(self._seed, "opening")), honest
+        return self.defend({honest: 1.0}, self._first), honest
 
     def attack(self, models: Mixture, seed: int, fresh: bool = False) -> str:
         """The policy that plays the attacker's strategy, or the stronger one, on the mixture."""
@@ -202,33 +219,13 @@ class TrainedOracles(Oracles):
         model = training.train(data, seed, task, store=self._store)
         state = model.state()
         name = "model " + fingerprint(*state.values())[:16]
-        if name not in self._models:
-            self._classifiers[name], self._models[name] = model, Model(self._recipe, state)
+        self._classifiers.setdefault(name, model)
+        self._played.add(name, KeptMove.of("defender", self._recipe, state))
         return name
 
     def costs(self, model: str, attack: str) -> Mapping[str, Costs]:
-        """What the scored half costs, by the rules of the game."""
-        cell = model, attack
-        if cell not in self._costs:
-            key = self._keys.cell(self._models[model], self._attacks[attack])
-            kept = self._cells.find([key]) if self._cells and key else None
-            costs = self._played(*cell) if kept is None else kept.costs[:, 0]
-            if broken := int(np.isnan(costs[0]).sum()):
-                raise ValueError(f"{broken} inputs got NaN or infinite logits: {attack} on {model}")
-            if kept is None and self._cells and key:
-                self._cells.keep({key: costs})
-            self._costs[cell] = costs
-        return dict(zip(PLAYERS, self._costs[cell], strict=True))
-
-    def _played(self, model: str, attack: str) -> Costs:
-        """Each player's costs, [P, E], by a pass of the scored inputs."""
-        scoring = self._board.scoring
-        if model not in self._committed:
-            self._committed[model] = scoring.committed(self._classifiers[model])
-        crafted = self._attacks[attack]
-        sent = scoring.sent(crafted.x, crafted.queries, crafted.gradients)
-        found = scoring.costs(scoring.outcome(self._committed[model], sent))
-        return np.stack([found[player].numpy() for player in PLAYERS])
+        """The costs of the scored inputs, by the rules of the game."""
+        return self._played.costs(model, attack)
 
     def against(self, attack: str) -> str | None:
         """The model, where the policy is crafted against one alone."""
@@ -236,15 +233,16 @@ class TrainedOracles(Oracles):
         return models[0][0] if len(models) == 1 else None
 
     def _known(self, policy: Policy) -> str:
-        """The policy's name, once it is known how it plays the scored half, legally."""
+        """The policy's name, once its moves on the scored inputs are made and found legal."""
         name = policy.name
         if name not in self._policies:
             self._policies[name] = policy
-            dealt, rows = self._board.dealt, self._board.scored
-            x = dealt.x.index_copy(0, rows, self._crafted(policy, "scored"))
-            ledger = Ledger(len(dealt), None, dealt.x.device)
-            legal = self._board.check("attacker", x)
-            self._attacks[name] = Crafted(legal, ledger.queries, ledger.gradients)
+            board, dealt = self._board, self._board.dealt
+            x = dealt.x.index_copy(0, board.scored, self._crafted(policy, "scored"))
+            nothing = torch.zeros(len(dealt), dtype=torch.int64, device=dealt.x.device)
+            packed = board.pack("attacker", board.check("attacker", x))
+            attack = policy.attack or Idle()
+            self._played.add(name, KeptMove("attacker", attack, packed, nothing, nothing))
         return name
 
     def _crafted(self, policy: Policy, part: str) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from arena import chance
 from arena.core import ActionSpace, Cost, IllegalMove, Labelled, Move, Player, Strategy, Task, Turn
 from arena.fields import Count
-from arena.games.game import Board, Game, Past, Scores
-from arena.knowledge import Ledger, View
+from arena.games.game import Board, Entry, Game, Past, Scores
+from arena.knowledge import Ledger, Meter, View
 from arena.solvers.stackelberg import mixed_commitment, pure_commitment
 
 _SUM_TOLERANCE = 1e-9
@@ -127,7 +127,12 @@ class MatrixBoard(Board):
 
     players: Mapping[str, Player]
 
-    def data(self, player: str) -> Labelled:
+    @property
+    def units(self) -> int:
+        """One: the play itself."""
+        return 1
+
+    def data(self, player: str, past: Past) -> Labelled:
         """A single example without content: there are no data."""
         return Labelled(torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), 1)
 
@@ -146,7 +151,13 @@ class MatrixBoard(Board):
         return move
 
     def view(
-        self, viewer: str, opponent: str, kind: type[View], past: Past, ledger: Ledger
+        self,
+        viewer: str,
+        opponent: str,
+        kind: type[View],
+        past: Past,
+        ledger: Ledger,
+        meter: Meter,
     ) -> View:
         """Facts, or facts and the mixture."""
         player = self.players[opponent]
@@ -156,16 +167,20 @@ class MatrixBoard(Board):
             return View(opponent, knowledge, {"task": task})
         return Commitment(opponent, knowledge, {"task": task}, past.standing[opponent])
 
-    def costs(self, past: Past) -> Scores:
-        """Expected costs of the standing mixtures."""
-        outcome = Mixed(past.standing["defender"], past.standing["attacker"])
-        return Scores({name: p.cost(outcome) for name, p in self.players.items()}, {})
+    def score(self, moves: Mapping[str, Entry]) -> Scores:
+        """Expected costs of the mixtures."""
+        outcome = Mixed(moves["defender"].move, moves["attacker"].move)
+        return Scores({name: player.cost(outcome) for name, player in self.players.items()})
+
+    def content(self) -> list[tuple[ActionSpace, Cost]]:
+        """The declared actions and costs."""
+        return [(player.actions, player.cost) for player in self.players.values()]
 
     def pack(self, player: str, move: Move) -> dict[str, Tensor]:
         """The mixture."""
         return {"mixture": move}
 
-    def unpack(self, player: str, packed: Mapping[str, Tensor]) -> Move:
+    def unpack(self, player: str, packed: Mapping[str, Tensor], strategy: Strategy) -> Move:
         """The mixture."""
         return packed["mixture"]
 

@@ -4,21 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from arena import chance
 from arena.empirical.double_oracle import Halves, Iteration, double_oracle, paired, secured
-from arena.empirical.trained import Responding, TrainedOracles
+from arena.empirical.oracles import Oracles, Responding
 from arena.estimate import Estimate
 from arena.events import Events
 from arena.fields import Count, Positive
 from arena.files import atomically
-from arena.games.evasion import EvasionBoard
-from arena.report import Page, Table, number, print_table, save_records, save_study
-from arena.studies.figures import show_figures
+from arena.report import Table, number, save_records
+from arena.studies.conclusion import conclude
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -58,7 +56,8 @@ class DoubleOracle(Study):
         Raises:
             ValueError: If the players cannot respond to mixtures; nothing was trained.
         """
-        oracles = oracles_of(setup, self.responding)
+        arena = setup.arena()
+        oracles = self.responding.oracles(arena, setup.cells)
         events = Events(setup.folder)
         found: list[Iteration] = []
         loop = double_oracle(
@@ -66,7 +65,7 @@ class DoubleOracle(Study):
             self.meta,
             self.iterations,
             self.tolerance,
-            chance.seed_of(setup.seed, "grow"),
+            arena.derived_seed("grow"),
             self.seeds,
         )
         with progress(self.iterations) as tell:
@@ -78,29 +77,10 @@ class DoubleOracle(Study):
                 tell(f"iteration {each.number}", _told(each))
         randomised = randomising(oracles, found[-1], setup.seed)
         tables = [iterations_table(found), secured_table(randomised)]
-        for table in tables:
-            print_table(table)
         save_records([scalars(each) for each in found], setup.folder, "exploitability")
         save_records(_cells(found[-1]), setup.folder, "payoffs")
         figures = {"exploitability": curve(found, self.tolerance)}
-        shown = show_figures(figures, setup.folder, events)
-        report = save_study(setup.folder, Page("Double oracle", tables, shown))
-        print(f"Figure: {Path(setup.folder, 'exploitability.png')}")
-        print(f"Report: {report}")
-        print(f"Events: tensorboard --logdir {setup.folder}")
-
-
-def oracles_of(setup: Setup, how: Responding) -> TrainedOracles:
-    """The oracles of the configured match.
-
-    Raises:
-        ValueError: If its players cannot respond to mixtures.
-    """
-    board = setup.arena().board
-    if not isinstance(board, EvasionBoard):
-        raise ValueError("best responses are attacks and trainings; use game=evasion")
-    how.check(setup.players, board.dealt.classes)
-    return TrainedOracles(board, how, setup.batch_size, setup.store, setup.seed)
+        conclude(setup.folder, "Double oracle", tables, figures, events)
 
 
 def line(each: Iteration) -> dict[str, Any]:
@@ -197,7 +177,7 @@ def iterations_table(found: Sequence[Iteration]) -> Table:
     )
 
 
-def randomising(oracles: TrainedOracles, last: Iteration, seed: int) -> dict[str, Estimate]:
+def randomising(oracles: Oracles, last: Iteration, seed: int) -> dict[str, Estimate]:
     """What mixtures of the last population secure, the best single model, and the differences."""
     names = last.moves[0]
     halves = Halves.of(oracles.examples, chance.seed_of(seed, "secured halves"))

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arena.core import Strategy
 from arena.estimate import Estimate, over_seeds
-from arena.events import Events
 from arena.executors.processes import Processes
 from arena.fields import Count
-from arena.report import Page, Table, print_table, save_study
-from arena.studies.figures import show_figures
+from arena.report import Table
+from arena.studies.conclusion import conclude
 from arena.studies.progress import progress
 from arena.studies.roster import Attack, Cell, Defense, match, played, versus
 from arena.studies.study import Played, Setup, Study
@@ -73,19 +71,12 @@ class Gauntlet(Study):
         for cell, seed in sorted(found, key=lambda each: each[1]):
             if cell not in failed:
                 results.setdefault(cell, []).append(found[cell, seed])
-        tables = [self.table(results, failed), self.legend()]
-        for table in tables:
-            print_table(table)
-        figures = {"errors": self.figure(results)}
-        shown = show_figures(figures, setup.folder, Events(setup.folder))
-        report = save_study(setup.folder, Page(self.title, tables, shown))
-        for cell, why in failed.items():
-            print(f"Failed: {versus(cell)}: {why}")
+        remarks = [f"Failed: {versus(cell)}: {why}" for cell, why in failed.items()]
         if not failed and not sum(match.fresh for match in found.values()):
-            print(f"{setup.folder} already held all {len(matches)} matches; nothing was played.")
-        print(f"Figure: {Path(setup.folder, 'errors.png')}")
-        print(f"Report: {report}")
-        print(f"Events: tensorboard --logdir {setup.folder}")
+            remarks.append(f"{setup.folder} already held all {len(matches)} matches.")
+        tables = [self.table(results, failed), self.legend()]
+        figures = {"errors": self.figure(results)}
+        conclude(setup.folder, self.title, tables, figures, remarks=remarks)
 
     def columns(self) -> list[str]:
         """Of attacks: those that all defenses meet, then the defenses' own."""

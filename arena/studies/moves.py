@@ -1,17 +1,14 @@
 """A roster's moves: each defense's model, and each attack made for it or for nobody."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from arena.attacks.honest import Honest
-from arena.defenses.constant import Constant
 from arena.empirical.crossplay import CrossPlay
-from arena.empirical.moves import Crafted, Failed, Model, standing
+from arena.empirical.moves import Failed, KeptMove, standing
 from arena.executors.executor import Executor
-from arena.games.evasion import EvasionBoard
-from arena.games.scoring import Scoring
+from arena.games.game import Board, Measure
 from arena.knowledge import Knowledge, View
 from arena.studies.progress import progress
 from arena.studies.roster import Attack, Cell, Defense, folder_of, match, played, versus
@@ -22,8 +19,6 @@ NOBODY = "nobody"
 
 COMMITS = "commits"
 """The match in which a defense makes its model, with an attacker who does nothing."""
-
-_HONEST = Attack(Honest(), Knowledge())
 
 
 @dataclass(frozen=True)
@@ -145,21 +140,19 @@ class Roster:
             Refuted: If a mistake was found where a certificate says that there is none.
         """
         first, second = (self._matches(setup, seeds, seeing) for seeing in (False, True))
-        scorings = {}
+        boards: dict[int, Board] = {}
         for (_, seed), each in first.items():
-            if seed not in scorings:  # data that do not fit are refused here
-                board = each.arena().board
-                assert isinstance(board, EvasionBoard)
-                scorings[seed] = board.scoring
+            if seed not in boards:  # data that do not fit are refused here
+                boards[seed] = each.arena().board.lean()
         outcomes: dict[Key, Played | str] = {}
         with progress(len(first) + len(second)) as tell:
             for matches in (first, second):
                 for (cell, seed), outcome in _played(matches, outcomes, executor):
                     outcomes[cell, seed] = outcome
-                    name, words = _news(cell, outcome)
+                    name, words = _news(cell, outcome, setup.game.measures)
                     tell(f"{name}, seed {seed}", words)
         matches = {**first, **second}
-        return [self._gathered(scorings[seed], seed, matches, outcomes) for seed in seeds]
+        return [self._gathered(boards[seed], seed, matches, outcomes) for seed in seeds]
 
     def _matches(self, setup: Setup, seeds: range, seeing: bool) -> dict[Key, Setup]:
         """The matches of attacks that see models, or all others."""
@@ -169,8 +162,9 @@ class Roster:
             if (column.against is not None) == seeing
         ]
         if not seeing:
-            wanted = [((name, COMMITS), _HONEST) for name in self.defenses] + wanted
-        defenses = {**self.defenses, NOBODY: Defense(Constant())}
+            nothing = Attack(setup.game.idle("attacker"), Knowledge())
+            wanted = [((name, COMMITS), nothing) for name in self.defenses] + wanted
+        defenses = {**self.defenses, NOBODY: Defense(setup.game.idle("defender"))}
         return {
             (cell, seed): match(setup, cell, defenses[cell[0]], attack, seed)
             for cell, attack in wanted
@@ -179,41 +173,41 @@ class Roster:
 
     def _gathered(
         self,
-        scoring: Scoring,
+        board: Board,
         seed: int,
         matches: Mapping[Key, Setup],
         outcomes: Mapping[Key, Played | str],
     ) -> CrossPlay:
         """The moves of one seed."""
 
-        def moves(cell: Cell) -> tuple[Model, Crafted] | Failed:
+        def moves(cell: Cell) -> dict[str, KeptMove] | Failed:
             outcome = outcomes[cell, seed]
             if isinstance(outcome, str):
                 return Failed(outcome)
             played = matches[cell, seed]
-            return standing(played.folder, played.players["defender"].strategy)
+            return standing(played.folder, played.players)
 
-        models: dict[str, Model | Failed] = {}
+        models: dict[str, KeptMove | Failed] = {}
         for name in self.defenses:
             found = moves((name, COMMITS))
-            models[name] = found if isinstance(found, Failed) else found[0]
-        attacks: dict[str, Crafted | Failed] = {}
+            models[name] = found if isinstance(found, Failed) else found["defender"]
+        attacks: dict[str, KeptMove | Failed] = {}
         for column in self.columns:
             found = moves(column.cell)
             if isinstance(found, Failed):
                 attacks[column.name] = found
-            elif column.against and not _same(models[column.against], found[0]):
+            elif column.against and not _same(models[column.against], found["defender"]):
                 attacks[column.name] = Failed(
                     "it met a model of other parameters than its defense committed to: training "
                     "is not a function of the seed here; keep models (models=FOLDER)"
                 )
             else:
-                attacks[column.name] = found[1]
+                attacks[column.name] = found["attacker"]
         against = {column.name: column.against for column in self.columns if column.against}
-        return CrossPlay(scoring, models, attacks, against)
+        return CrossPlay(board, models, attacks, against)
 
 
-def _news(cell: Cell, outcome: Played | str) -> tuple[str, str]:
+def _news(cell: Cell, outcome: Played | str, measures: Sequence[Measure]) -> tuple[str, str]:
     """Whose move a match was for, and what there is to say of it."""
     model, attack = cell
     name = {COMMITS: model}.get(attack, {NOBODY: attack}.get(model, versus(cell)))
@@ -221,11 +215,10 @@ def _news(cell: Cell, outcome: Played | str) -> tuple[str, str]:
         return name, f"failed: {outcome}"
     if model == NOBODY:
         return name, "crafted for nobody"
-    found = outcome.lines[-1]["metrics"]
-    clean = f"{found['clean_error']:.3f}"
-    if attack == COMMITS:
-        return name, f"clean error {clean}"
-    return name, f"error {found['attacked_error']:.3f}, clean {clean}"
+    line = outcome.lines[-1]
+    shown = [each for each in measures if each.interval and each.name in line["metrics"]]
+    words = [f"{each.title} {line['metrics'][each.name]:.3f}" for each in shown]
+    return name, ", ".join(words) or f"defender's payoff {line['payoffs']['defender']:.3f}"
 
 
 def _played(
@@ -244,8 +237,8 @@ def _played(
         yield keys[number], outcome
 
 
-def _same(one: Model | Failed, other: Model) -> bool:
-    """Whether two models have the same state, to the bit."""
-    if isinstance(one, Failed) or one.state.keys() != other.state.keys():
+def _same(one: KeptMove | Failed, other: KeptMove) -> bool:
+    """Whether two moves have the same tensors, to the bit."""
+    if isinstance(one, Failed) or one.packed.keys() != other.packed.keys():
         return False
-    return all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+    return all(torch.equal(tensor, other.packed[name]) for name, tensor in one.packed.items())

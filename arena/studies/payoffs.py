@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arena.empirical.cells import Cells
 from arena.empirical.crossplay import cross_play
 from arena.empirical.game import PLAYERS, EmpiricalGame
 from arena.empirical.protocol import STANDARD, Protocol
 from arena.empirical.saved import save
 from arena.estimate import Estimate, over_seeds
-from arena.events import Events
 from arena.executors.executor import Executor
 from arena.executors.processes import Processes
 from arena.fields import Count, NonNegative
-from arena.games.evasion import Evasion
-from arena.report import Page, Table, print_table, save_records, save_study
+from arena.report import Table, save_records
 from arena.store import Store
 from arena.studies.analysis import RATIONALITY, analysis, concluding
-from arena.studies.figures import show_figures
+from arena.studies.conclusion import conclude
 from arena.studies.moves import Column, Roster
 from arena.studies.roster import Attack, Defense
 from arena.studies.study import Setup, Study
@@ -32,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Payoffs(Study):
-    """Every attack on every model: what who committed to what is worth against whom.
+    """Every attack on every model: what each committed move is worth against each other one.
 
-    A defense is trained once a seed. An attack that sees something of a model, or of how it is
+    A defense is trained once per seed. An attack that sees something of a model, or of how it is
     made, is crafted against each defense in turn: a column each. One that sees neither is one
-    column. Moves come from matches of one round with the defender first, in folders of their own:
-    what was played is not played again. Then all moves meet, on the same examples; of these cells,
-    too, none is played twice, whatever study it was played for.
+    column. Moves come from matches of one round with the defender first, each in its own folder:
+    a match that was played is not played again. Then all moves meet, on the same units. No cell is
+    played twice, whatever study it was played for.
 
     Attributes:
         title: Of the report.
@@ -90,39 +87,30 @@ class Payoffs(Study):
             ValueError: If the data or the game do not fit them.
             Refuted: If a mistake was found where a certificate says that there is none.
         """
-        if not isinstance(setup.game, Evasion):
-            raise ValueError(f"{type(setup.game).__name__} has no cross-play; use game=evasion")
-        store = setup.store or Store(setup.folder / "models")
+        setup = setup if setup.store else replace(setup, store=Store(setup.folder / "models"))
         seeds = range(setup.seed, setup.seed + self.seeds)
-        plays = self.roster.moves(replace(setup, store=store), seeds, self.executor)
+        plays = self.roster.moves(setup, seeds, self.executor)
         new: list[int] = []
-        games = cross_play(
-            plays, Cells.beside(store.folder), self.executor, lambda _, n: new.append(n)
-        )
+        games = cross_play(plays, setup.cells, self.executor, lambda _, n: new.append(n))
         for seed, game in zip(seeds, games, strict=True):
             save(game, setup.folder / f"game-seed-{seed}.safetensors")
         save_records(cell_records(games), setup.folder, "payoffs")
-        tables = payoff_tables(games, self.roster.columns)
-        figures = {"payoffs": heat_map(games)}
         protocols = STANDARD if self.protocol is None else (self.protocol,)
         found = concluding(
             partial(analysis, games, protocols, self.cells, setup.seed, self.rationality)
         )
         found.save(setup.folder)
-        tables += found.tables
-        for table in tables:
-            print_table(table)
-        shown = show_figures({**figures, **found.figures}, setup.folder, Events(setup.folder))
-        report = save_study(setup.folder, Page(self.title, tables, shown))
-        for model, attack in sorted({cell for game in games for cell in game.missing}):
-            print(f"Missing: {attack} on {model}: {_why(games, (model, attack))}")
+        tables = payoff_tables(games, self.roster.columns, setup.game.unit)
+        missing = sorted({cell for game in games for cell in game.missing})
         total = sum(len(game.models) * len(game.attacks) for game in games)
-        print(f"Cells:  {total}, {sum(new)} of them played now; the others were kept")
-        print(f"Table:  {setup.folder / 'payoffs.csv'}")
-        print(f"Figure: {setup.folder / 'payoffs.png'}")
-        print(f"Tensor: {setup.folder / f'game-seed-{setup.seed}.safetensors'}")
-        print(f"Report: {report}")
-        print(f"Events: tensorboard --logdir {setup.folder}")
+        remarks = [f"Missing: {a} on {m}: {_why(games, (m, a))}" for m, a in missing]
+        remarks += [
+            f"Cells:  {total}, {sum(new)} of them played now; the others were kept",
+            f"Table:  {setup.folder / 'payoffs.csv'}",
+            f"Tensor: {setup.folder / f'game-seed-{setup.seed}.safetensors'}",
+        ]
+        figures = {"payoffs": heat_map(games), **found.figures}
+        conclude(setup.folder, self.title, [*tables, *found.tables], figures, remarks=remarks)
 
 
 def _why(games: Sequence[EmpiricalGame], cell: tuple[str, str]) -> str:
@@ -140,8 +128,13 @@ def mean_cost(
     return over_seeds([game.costs[player][d, a].astype(float) for game in games])
 
 
-def payoff_tables(games: Sequence[EmpiricalGame], columns: Sequence[Column]) -> list[Table]:
-    """The defender's mean costs: a table of the blind attacks, and one for each that sees."""
+def payoff_tables(
+    games: Sequence[EmpiricalGame], columns: Sequence[Column], unit: str = "example"
+) -> list[Table]:
+    """The defender's mean costs: a table of the blind attacks, and one for each that sees.
+
+    `unit` is what the game scores, in one word.
+    """
     kinds: dict[str, list[Column]] = {}
     for column in columns:
         kinds.setdefault("" if column.against is None else column.cell[1], []).append(column)
@@ -154,8 +147,8 @@ def payoff_tables(games: Sequence[EmpiricalGame], columns: Sequence[Column]) -> 
         names = [column.cell[1] if column.against is None else column.against for column in those]
         title = f"{kind}, crafted against" if kind else "Attacks that see no defender"
         tables.append(Table(title, ["played on", *names], rows))
-    spread = f"Student's t over {len(games)} seeds" if len(games) > 1 else "over examples"
-    note = f"The defender's mean cost, ± 95 % ({spread}), on {games[0].examples} examples a seed."
+    spread = f"Student's t over {len(games)} seeds" if len(games) > 1 else f"over {unit}s"
+    note = f"The defender's mean cost, ± 95 % ({spread}), on {games[0].examples} {unit}s per seed."
     tables[-1] = replace(tables[-1], note=note)
     return tables
 

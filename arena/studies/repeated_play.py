@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -11,16 +10,15 @@ import numpy as np
 from arena import chance
 from arena.empirical.double_oracle import Halves, Judged, judge, paired
 from arena.empirical.game import EmpiricalGame
-from arena.empirical.oracles import Mixture, Oracles, crossed
+from arena.empirical.oracles import Mixture, Oracles, Responding, crossed
 from arena.empirical.repeated_play import Memory, Round, forgetting, period, repeated_play
-from arena.empirical.trained import Responding
 from arena.estimate import Estimate
 from arena.events import Events
 from arena.fields import Count
-from arena.report import Page, Table, print_table, save_records, save_study
+from arena.report import Table, save_records
 from arena.solvers.payoffs import Array
-from arena.studies.double_oracle import BOUND, oracles_of
-from arena.studies.figures import show_figures
+from arena.studies.conclusion import conclude
+from arena.studies.double_oracle import BOUND
 from arena.studies.progress import progress
 from arena.studies.study import Setup, Study
 
@@ -31,7 +29,7 @@ MEMORIES: tuple[Memory, ...] = get_args(Memory)
 
 
 @dataclass(frozen=True)
-class Played:
+class Responder:
     """What one responder's rounds came to.
 
     Attributes:
@@ -67,13 +65,14 @@ class RepeatedPlay(Study):
         Raises:
             ValueError: If the players cannot respond to mixtures; nothing was trained.
         """
-        oracles = oracles_of(setup, self.responding)
+        arena = setup.arena()
+        oracles = self.responding.oracles(arena, setup.cells)
         halves = Halves.of(oracles.examples, chance.seed_of(setup.seed, "halves"))
         events = Events(setup.folder)
         rounds: dict[Memory, list[Round]] = {memory: [] for memory in MEMORIES}
         with progress(len(MEMORIES) * (self.rounds + 2)) as tell:
             for memory in MEMORIES:
-                endless = repeated_play(oracles, memory, halves, chance.seed_of(setup.seed, "play"))
+                endless = repeated_play(oracles, memory, halves, arena.derived_seed("play"))
                 for each in itertools.islice(endless, self.rounds + 2):
                     rounds[memory].append(each)
                     at = {"row": {each.model: each.model}, "column": {each.attack: each.attack}}
@@ -85,22 +84,15 @@ class RepeatedPlay(Study):
                 values = {"exploitability": judged.exploitability.mean, "value": judged.value.mean}
                 named = {f"{name}/{memory}": value for name, value in values.items()}
                 events.scalars(each.number, named)
-        tables = [summary_table(played)]
-        for table in tables:
-            print_table(table)
         save_records(list(_lines(played)), setup.folder, "rounds")
         save_records(list(_cells(played)), setup.folder, "cross_play")
         figures = {"repeated_play": side_by_side_figure(played)}
-        shown = show_figures(figures, setup.folder, events)
-        report = save_study(setup.folder, Page("Repeated play", tables, shown))
-        print(f"Figure: {Path(setup.folder, 'repeated_play.png')}")
-        print(f"Report: {report}")
-        print(f"Events: tensorboard --logdir {setup.folder}")
+        conclude(setup.folder, "Repeated play", [summary_table(played)], figures, events)
 
 
 def side_by_side(
     oracles: Oracles, rounds: Mapping[Memory, Sequence[Round]], halves: Halves
-) -> dict[Memory, Played]:
+) -> dict[Memory, Responder]:
     """All responders' moves against each other, and every round's mixtures judged by them.
 
     The last round of each is not shown: its moves are there to answer those of the one before.
@@ -115,7 +107,7 @@ def side_by_side(
         own = all_[:-1]
         d = [game.models.index(each.model) for each in own]
         a = [game.attacks.index(each.attack) for each in own]
-        found[memory] = Played(
+        found[memory] = Responder(
             rounds=own,
             payoffs=payoffs[np.ix_(d, a)],
             judged=[_judged(game, each, halves) for each in own],
@@ -136,7 +128,7 @@ def _called(memory: str) -> str:
     return memory.replace("_", " ")
 
 
-def summary_table(played: Mapping[Memory, Played]) -> Table:
+def summary_table(played: Mapping[Memory, Responder]) -> Table:
     """A line a responder."""
     rows = []
     for memory, own in played.items():
@@ -176,7 +168,7 @@ def _later(u: Array) -> Estimate:
     return paired(np.mean(lost, axis=0))
 
 
-def _lines(played: Mapping[Memory, Played]) -> list[dict[str, Any]]:
+def _lines(played: Mapping[Memory, Responder]) -> list[dict[str, Any]]:
     return [
         {
             "responder": memory,
@@ -193,7 +185,7 @@ def _lines(played: Mapping[Memory, Played]) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(played: Mapping[Memory, Played]) -> list[dict[str, Any]]:
+def _cells(played: Mapping[Memory, Responder]) -> list[dict[str, Any]]:
     return [
         {
             "responder": memory,
@@ -207,7 +199,7 @@ def _cells(played: Mapping[Memory, Played]) -> list[dict[str, Any]]:
     ]
 
 
-def side_by_side_figure(played: Mapping[Memory, Played]) -> "Figure":
+def side_by_side_figure(played: Mapping[Memory, Responder]) -> "Figure":
     """The cross-plays above; forgetting by lag and exploitability by round below."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

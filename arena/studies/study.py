@@ -10,6 +10,7 @@ import numpy as np
 
 from arena.arena import Arena
 from arena.core import MoveOrder, Player
+from arena.empirical.cells import Cells
 from arena.empirical.moves import keep_moves
 from arena.fields import Declared
 from arena.games.game import Game
@@ -40,6 +41,11 @@ class Setup:
     def arena(self) -> Arena:
         """The match, checked but not begun."""
         return Arena(self.game, self.players, self.order, self.seed, self.batch_size, self.store)
+
+    @property
+    def cells(self) -> Cells:
+        """Where costs of cells are kept: beside the trained models, or else in the run's folder."""
+        return Cells.beside(self.store.folder if self.store else self.folder / "models")
 
     def variant(self, order: MoveOrder, seed: int, folder: Path) -> "Setup":
         """The same match under another order and seed."""

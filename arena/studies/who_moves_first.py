@@ -1,27 +1,23 @@
 """Who moves first [F9, F15]: the same players under every order, with the price of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arena.core import MoveOrder
-from arena.empirical.cells import Cells
 from arena.empirical.crossplay import cross_play
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.rounds import rounds_played
 from arena.estimate import Estimate, over_seeds
-from arena.events import Events
 from arena.executors.executor import Serial
 from arena.fields import Count, NonNegative
-from arena.games.evasion import EvasionBoard
-from arena.report import Page, Table, number, print_table, save_study
-from arena.store import Store
+from arena.games.game import Measure
+from arena.report import Table, number
 from arena.studies.analysis import RATIONALITY, analysis, concluding
-from arena.studies.figures import show_figures
+from arena.studies.conclusion import conclude
 from arena.studies.progress import progress
 from arena.studies.study import Played, Setup, Study, play
 
@@ -39,16 +35,16 @@ ORDERS = {
 class WhoMovesFirst(Study):
     """Plays the match under each order, over several seeds, and compares.
 
-    Only the order differs, and so what each player sees when it moves. Averages are over all
-    rounds; intervals are Student's t over seeds, paired by seed for prices. In the end all attacks
-    meet all models, those of other rounds and orders included, and the game of them is analysed:
-    its values say what who moves first is worth to players who choose among what was found.
+    Only the order differs, and with it what each player sees when it moves. Averages are over all
+    rounds. Intervals are Student's t over seeds, paired by seed for prices. At the end every attack
+    meets every model, those of other rounds and orders included, and that game is analysed: its
+    values say what the order is worth to players who choose among the moves that were found.
 
     Attributes:
-        rounds: Rounds a match.
-        seeds: Matches an order, counted from the configured seed.
-        rationality: Of quantal responses, a point of the path each, in units of 1 / payoff; an
-            empty list shows none.
+        rounds: Rounds per match.
+        seeds: Matches per order, counted from the configured seed.
+        rationality: The rationalities at which quantal responses are shown, in units of
+            1 / payoff; an empty list shows none.
     """
 
     rounds: Count = 4
@@ -67,25 +63,19 @@ class WhoMovesFirst(Study):
                     label = f"{name.replace('_', ' ')}, seed {seed}"
                     kept = play(match, self.rounds, partial(tell, label), keep=True)
                     played[name].append(kept)
-        tables = [orders_table(played), prices_table(played)]
         games = self._games(setup, played)
         found = concluding(partial(analysis, games, seed=setup.seed, rationality=self.rationality))
         found.save(setup.folder)
-        tables += found.tables
-        for table in tables:
-            print_table(table)
-        figures = {"error_by_round": error_figure(played), **found.figures}
-        shown = show_figures(figures, setup.folder, Events(setup.folder))
-        report = save_study(setup.folder, Page("Who moves first", tables, shown))
-        if not sum(match.fresh for matches in played.values() for match in matches):
-            print(f"{setup.folder} already held all {total} rounds; nothing was played.")
-        print(f"Figure: {Path(setup.folder, 'error_by_round.png')}")
-        print(f"Report: {report}")
-        print(f"Events: tensorboard --logdir {setup.folder}")
+        measures = measured(setup.game.measures, played)
+        tables = [orders_table(played, measures), prices_table(played), *found.tables]
+        figures = {"error_by_round": rounds_figure(played, measures), **found.figures}
+        fresh = sum(match.fresh for matches in played.values() for match in matches)
+        already = f"{setup.folder} already held all {total} rounds; nothing was played."
+        remarks = [] if fresh else [already]
+        conclude(setup.folder, "Who moves first", tables, figures, remarks=remarks)
 
     def _games(self, setup: Setup, played: Mapping[str, list[Played]]) -> list[EmpiricalGame]:
-        """The cross-play of all rounds of all orders, a game a seed."""
-        store = setup.store or Store(setup.folder / "models")
+        """The cross-play of all rounds of all orders, one game per seed."""
         plays = []
         for k in range(self.seeds):
             seed = setup.seed + k
@@ -94,28 +84,25 @@ class WhoMovesFirst(Study):
                 for name, kept in played.items()
             }
             board = setup.variant(setup.order, seed, setup.folder).arena().board
-            assert isinstance(board, EvasionBoard), "other games measure no errors"
-            strategy = setup.players["defender"].strategy
-            plays.append(rounds_played(board.scoring, strategy, matches))
-        return cross_play(plays, Cells.beside(store.folder), Serial())
+            plays.append(rounds_played(board, setup.players, matches))
+        return cross_play(plays, setup.cells, Serial())
+
+
+def measured(
+    measures: Sequence[Measure], played: Mapping[str, list[Played]]
+) -> tuple[Measure, ...]:
+    """The measures of the game that its rounds have."""
+    metrics = next(iter(played.values()))[0].lines[0]["metrics"]
+    return tuple(each for each in measures if each.name in metrics)
 
 
 def payoff(played: list[Played], player: str) -> list[np.ndarray[Any, Any]]:
     """Per seed, each example's payoff averaged over the rounds, [n]."""
-    return [-np.nanmean(match.outcomes[player], axis=0) for match in played]
+    return [-match.outcomes[player].mean(axis=0) for match in played]
 
 
 def metric(played: list[Played], name: str) -> np.ndarray[Any, Any]:
-    """A metric by seed and round, [seeds, rounds].
-
-    Raises:
-        ValueError: If the game does not measure it.
-    """
-    if name not in played[0].lines[0]["metrics"]:
-        raise ValueError(
-            f"study=who_moves_first compares the {name}, which this game does not measure; "
-            "play it with study=match and order=attacker_first, defender_first or simultaneous"
-        )
+    """A metric by seed and round, [seeds, rounds]."""
     return np.array([[line["metrics"][name] for line in match.lines] for match in played])
 
 
@@ -124,39 +111,46 @@ def mean_metric(played: list[Played], name: str) -> Estimate:
     return over_seeds(list(metric(played, name).mean(1, keepdims=True)))
 
 
-def orders_table(played: Mapping[str, list[Played]]) -> Table:
-    """A line an order."""
+def orders_table(played: Mapping[str, list[Played]], measures: Sequence[Measure]) -> Table:
+    """A line per order: the game's measures, both payoffs, and the time that a match took."""
+
+    def shown(matches: list[Played], wanted: bool) -> list[str]:
+        found = [(each, mean_metric(matches, each.name)) for each in measures]
+        return [
+            str(mean) if each.interval else number(mean.mean, each.digits)
+            for each, mean in found
+            if each.interval == wanted
+        ]
+
     rows = []
     for name, matches in played.items():
         seconds = [sum(sum(line["seconds"].values()) for line in m.lines) for m in matches]
         rows.append(
             [
                 name.replace("_", " "),
-                str(mean_metric(matches, "attacked_error")),
-                str(mean_metric(matches, "clean_error")),
+                *shown(matches, True),
                 str(over_seeds(payoff(matches, "attacker"))),
                 str(over_seeds(payoff(matches, "defender"))),
-                number(mean_metric(matches, "queries").mean, 1),
-                number(mean_metric(matches, "gradients").mean, 1),
+                *shown(matches, False),
                 number(float(np.mean(seconds)), 1),
             ]
         )
     one = next(iter(played.values()))
+    counted = [each.title for each in measures if not each.interval]
+    per_round = f"{' and '.join(counted)} per example and round, " if counted else ""
     return Table(
         "Who moves first",
         [
             "order",
-            "error under attack",
-            "clean error",
+            *(each.title for each in measures if each.interval),
             "attacker's payoff",
             "defender's payoff",
-            "queries",
-            "gradients",
+            *counted,
             "seconds",
         ],
         rows,
         f"Means over {len(one[0].lines)} rounds, ± 95 % (Student's t over {len(one)} seeds); "
-        "queries and gradients per example and round, seconds per match.",
+        f"{per_round}seconds per match.",
     )
 
 
@@ -186,26 +180,41 @@ def prices_table(played: Mapping[str, list[Played]]) -> Table:
     )
 
 
-def error_figure(played: Mapping[str, list[Played]]) -> "Figure":
-    """The defender's error by round, one curve per order, with 95 % bands over seeds."""
+def rounds_figure(played: Mapping[str, list[Played]], measures: Sequence[Measure]) -> "Figure":
+    """The game's first measure by round, one curve per order, with 95 % bands over seeds.
+
+    Where the game has none, the defender's payoff.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
+    lowest = highest = 0.0
     for name, matches in played.items():
-        errors = metric(matches, "attacked_error")
-        rounds = np.arange(errors.shape[1])
-        bands = [over_seeds(list(errors[:, [t]])) for t in rounds]
+        values = metric(matches, measures[0].name) if measures else payoffs_by_round(matches)
+        rounds = np.arange(values.shape[1])
+        bands = [over_seeds(list(values[:, [t]])) for t in rounds]
         middle = np.array([band.mean for band in bands])
+        lowest, highest = min(lowest, middle.min()), max(highest, middle.max())
         (line,) = axes.plot(rounds, middle, marker="o", label=name.replace("_", " "))
         if len(matches) > 1:
-            low = np.clip([band.low for band in bands], 0, 1)
-            high = np.clip([band.high for band in bands], 0, 1)
+            low = np.array([band.low for band in bands])
+            high = np.array([band.high for band in bands])
+            if measures:
+                low, high = low.clip(*measures[0].bounds), high.clip(*measures[0].bounds)
             axes.fill_between(rounds, low, high, alpha=0.2, color=line.get_color(), lw=0)
-    clean = np.mean([metric(matches, "clean_error") for matches in played.values()])
-    axes.axhline(float(clean), color="grey", ls=":", label="clean error (mean)")
-    axes.set(xlabel="round", ylabel="defender's error under attack", ylim=(0, 1))
+    if any(each.name == "clean_error" for each in measures):
+        clean = np.mean([metric(matches, "clean_error") for matches in played.values()])
+        axes.axhline(float(clean), color="grey", ls=":", label="clean error (mean)")
+    title = f"defender's {measures[0].title}" if measures else "defender's payoff"
+    limits = measures[0].bounds if measures else (lowest - 0.05, highest + 0.05)
+    axes.set(xlabel="round", ylabel=title, ylim=limits)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside upper center", frameon=False, ncols=4, fontsize="small")
     return figure
+
+
+def payoffs_by_round(played: list[Played]) -> np.ndarray[Any, Any]:
+    """The defender's payoff by seed and round, [seeds, rounds]."""
+    return np.array([[line["payoffs"]["defender"] for line in match.lines] for match in played])

@@ -15,9 +15,9 @@ from arena.costs import ErrorRate, Negation
 from arena.defenses.erm import ERM
 from arena.empirical.cells import Cells
 from arena.empirical.crossplay import CrossPlay, cross_play
-from arena.empirical.moves import Crafted, Model
+from arena.empirical.moves import KeptMove
 from arena.executors.executor import Serial
-from arena.games.scoring import Scoring
+from arena.games.evasion import EvasionBoard
 from arena.knowledge import Knowledge
 from arena.learners.networks import CNN
 
@@ -33,7 +33,7 @@ def models(n, shape, start=0):
     made = {}
     for number in range(start, start + n):
         module = STRATEGY.learner.build(shape, 10, number)
-        made[f"model {number}"] = Model(STRATEGY, module.state_dict())
+        made[f"model {number}"] = KeptMove.of("defender", STRATEGY, module.state_dict())
     return made
 
 
@@ -47,19 +47,23 @@ def crossplay(rows, columns, shape):
         "attacker": Player(Linf(1.0), Negation(error), Knowledge(), Honest()),
         "defender": Player(Confidence(), error, Knowledge(), STRATEGY),
     }
-    scoring = Scoring(players, Labelled(x, y, 10), torch.arange(EXAMPLES), 2048)
+    dealt, nobody = Labelled(x, y, 10), Labelled(x[:0], y[:0], 10)
+    board = EvasionBoard(players, dealt, torch.arange(EXAMPLES), nobody, None, 2048)
     none = torch.zeros_like(y)
     sent = (torch.rand(x.shape, generator=generator) for _ in range(columns))
-    attacks = {f"attack {number}": Crafted(each, none, none) for number, each in enumerate(sent)}
-    return CrossPlay(scoring, models(rows, shape), attacks)
+    attacks = {
+        f"attack {number}": KeptMove("attacker", Honest(), {"x": each}, none, none)
+        for number, each in enumerate(sent)
+    }
+    return CrossPlay(board, models(rows, shape), attacks)
 
 
 def bare(play, name):
     """The passes of one model over all attacks, and nothing else."""
-    model = play.models[name].restored(play.scoring.dealt)
+    model = play.models[name].entry(play.board).move
     with torch.no_grad():
         for attack in play.attacks.values():
-            model.labels(attack.x)
+            model.labels(attack.packed["x"])
 
 
 def filled(play, path):
@@ -69,7 +73,7 @@ def filled(play, path):
         error = generator.integers(0, 2, (len(play.attacks), 1, EXAMPLES)).astype(float)
         costs = np.concatenate([-error, error], 1)
         keys = (play.key(model, attack) for attack in play.attacks)
-        facts = np.outer([1.0, -1.0, 0.0], np.ones(EXAMPLES))
+        facts = np.outer([1.0, 0.0, 0.0], np.ones(EXAMPLES))
         cells.keep(dict(zip(keys, costs, strict=True)) | {play.facts_key(model): facts})
     return cells
 

@@ -23,7 +23,12 @@ class Wrapped(WhiteBox):
 
     def __init__(self, within: WhiteBox) -> None:
         super().__init__(
-            within._opponent, within.knowledge, within._facts, within._answering, within._ledger
+            within._opponent,
+            within.knowledge,
+            within._facts,
+            within._answering,
+            within._ledger,
+            within._meter,
         )
         self._within = within
 
