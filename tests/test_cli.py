@@ -460,7 +460,13 @@ def test_answers_that_are_not_finite_are_counted_apart(shell, mine, tmp_path):
     home, name = mine
     defender = f"defender.strategy={{_target_: {name}.Broken, everywhere: false}}"
     said = shell(
-        *TINY[2:], "attacker/strategy=mine", "~defender.strategy", f"+{defender}", "-cd", home
+        *TINY[2:],
+        "game.revealed=0",
+        "attacker/strategy=mine",
+        "~defender.strategy",
+        f"+{defender}",
+        "-cd",
+        home,
     )
     assert (said.code, said.err) == (0, "")
     (folder,) = (path.parent for path in tmp_path.rglob("rounds.jsonl"))
