@@ -1,14 +1,11 @@
 """Trained models by what they are made of: none is trained twice, none from the start again."""
 
 import hashlib
-import importlib
-import inspect
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +13,9 @@ import torch
 from torch import Tensor
 
 from arena.files import atomically, held
+from arena.identity import UNKNOWN, digest, sources
 
 _EVERY = 30.0  # seconds between two writes of a training's progress
-
-_MADE_OF = (
-    "actions",
-    "attacks",
-    "certificates",
-    "defenses",
-    "learners",
-    "training",
-    "transformations",
-)
-_AND = ("chance", "classification", "core", "costs", "declaration", "fields", "knowledge")
 
 
 class Place:
@@ -55,28 +42,29 @@ class Place:
 class Store:
     """A folder of trained models: `<hash>.safetensors` each.
 
-    The hash is of the recipe (the `repr` of all that decides what is trained, data by their
-    `fingerprint`), of the sources that train it, and of torch's version, its threads and the kind
-    of device, which decide the last bits. The recipe stands in the file's own header. While it
-    trains, `<hash>.progress.pt` is what a training that was broken off, or that diverged, goes on
-    from: its last good epoch.
+    The hash is of everything that decides the model's bits: the recipe (the `repr` of each of its
+    parts, data by their `fingerprint`), the code that the recipe's classes use (`identity`),
+    torch's version and number of threads, and the kind of device. The file's header holds them as
+    text. While a model trains, `<hash>.progress.pt` holds its last good epoch. A training that was
+    interrupted continues from there.
     """
 
     folder: Path
 
     @contextmanager
     def place(self, recipe: Mapping[str, Any], device: torch.device) -> Iterator[Place]:
-        """The place of this recipe, held against other processes (they wait).
+        """The place of this recipe; other processes wait until it is free.
 
-        A recipe that has no stable description (a plain object among its values) has no place:
-        what is kept for it could not be told from what another object made.
+        Nothing is kept for a recipe that cannot be told from another one: one of its values has no
+        description of its own (a plain object), or a class of unknown code (a notebook's).
         """
         text = {name: repr(value) for name, value in recipe.items()}
-        if any(" at 0x" in part for part in text.values()):
+        used = sources(recipe.values())
+        if any(" at 0x" in part for part in text.values()) or UNKNOWN in used.values():
             yield Place()
             return
         text |= {
-            "code": code(list(recipe.values())),
+            "code": digest(used),
             "torch": torch.__version__,
             "device": device.type,
         }
@@ -145,38 +133,3 @@ def fingerprint(*tensors: Tensor) -> str:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def code(values: Sequence[Any], rooms: Sequence[str] = _MADE_OF) -> str:
-    """A hash of arena's sources in these rooms, and of the classes of values from elsewhere."""
-    modules = {type(value).__module__ for value in _parts(list(values))}
-    own = {name for name in modules if name.partition(".")[0] not in ("arena", "builtins")}
-    digest = hashlib.sha256(_arenas_code(tuple(rooms)))
-    for name in sorted(own):
-        try:
-            digest.update(inspect.getsource(importlib.import_module(name)).encode())
-        except (OSError, TypeError):  # no source to be had: its name is all there is to go by
-            digest.update(name.encode())
-    return digest.hexdigest()
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    """The declarations in a value, and in their fields."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _parts(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield value
-        for each in fields(value):
-            yield from _parts(getattr(value, each.name))
-
-
-@cache
-def _arenas_code(rooms: tuple[str, ...]) -> bytes:
-    root = Path(__file__).parent
-    paths = [root / f"{name}.py" for name in _AND]
-    paths += [path for room in rooms for path in (root / room).rglob("*.py")]
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return digest.digest()

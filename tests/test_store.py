@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import importlib
 import multiprocessing
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +21,7 @@ from arena.classification import Learner
 from arena.core import Labelled
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
+from arena.identity import UNKNOWN
 from arena.learners.networks import MLP
 from arena.store import Place, Store
 from arena.training.trainer import Diverged
@@ -111,12 +114,43 @@ def test_another_recipe_is_another_model(tmp_path, counted, change):
     assert len(files(tmp_path, ".safetensors")) == 2
 
 
-def test_other_code_is_another_model(tmp_path, counted, monkeypatch):
-    store = Store(tmp_path)
-    counted.train(digits(), 3, store=store)
-    monkeypatch.setattr(arena.store, "_arenas_code", lambda rooms: b"changed")
-    counted.train(digits(), 3, store=store)
-    assert len(Counted.calls) == 32
+LOSSES = "def factor():\n    return {factor}\n"
+IMPORTING = """
+from dataclasses import dataclass
+from arena.defenses.erm import ERM
+from my_losses import factor
+
+@dataclass(frozen=True)
+class Scaled(ERM):
+    def loss(self, module, step):
+        return factor() * super().loss(module, step)
+"""
+
+
+def test_an_edited_module_that_the_strategy_imports_is_another_model(tmp_path, monkeypatch):
+    store = Store(tmp_path / "models")
+    (tmp_path / "my_losses.py").write_text(LOSSES.format(factor="1.0"))
+    (tmp_path / "my_training.py").write_text(IMPORTING)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def trained():
+        for name in ("my_losses", "my_training"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        scaled = importlib.import_module("my_training").Scaled(MLP(()), epochs=1)
+        return scaled.train(digits(), 3, store=store)
+
+    first = trained()
+    assert same(trained(), first) and len(files(store.folder, ".safetensors")) == 1
+    (tmp_path / "my_losses.py").write_text(LOSSES.format(factor="-1.00"))
+    assert not same(trained(), first)
+    assert len(files(store.folder, ".safetensors")) == 2
+
+
+def test_code_that_cannot_be_told_from_other_code_is_not_kept(tmp_path, counted, monkeypatch):
+    monkeypatch.setattr(arena.store, "sources", lambda values: {"__main__": UNKNOWN})
+    counted.train(digits(), 3, store=Store(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_threads_are_another_model(tmp_path, counted, monkeypatch):
@@ -125,10 +159,6 @@ def test_other_threads_are_another_model(tmp_path, counted, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     counted.train(digits(), 3, store=Store(tmp_path))
     assert len(Counted.calls) == 32
-
-
-def test_a_users_own_source_counts():
-    assert arena.store.code([Counted(MLP(()))]) != arena.store.code([ERM(MLP(()))])
 
 
 def test_what_cannot_be_described_is_not_kept(tmp_path):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from arena.empirical.moves import KeptMove
 from arena.games.game import Board
-from arena.store import code, fingerprint
+from arena.identity import code
+from arena.store import fingerprint
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,14 @@ class Keys:
         the last bits of an answer.
         """
         content = list(_flat(self.board.content()))
-        described = [repr(each) for each in content if not isinstance(each, Tensor)]
+        declared = [each for each in content if not isinstance(each, Tensor)]
+        described = list(map(repr, declared))
         if any(" at 0x" in each for each in described):
             return None
         parts = (
             fingerprint(*(each for each in content if isinstance(each, Tensor))),
             described,
-            code([type(self.board), *content]),
+            code([type(self.board), *declared]),
             (torch.__version__, torch.get_num_threads(), _devices(content)),
         )
         return hashlib.sha256(repr(parts).encode()).digest()

@@ -14,8 +14,9 @@ from torch import Tensor
 from arena.core import Player, Strategy
 from arena.files import atomically
 from arena.games.game import Board, Entry
+from arena.identity import code
 from arena.log import read_checkpoint
-from arena.store import code, fingerprint
+from arena.store import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
