@@ -1,4 +1,4 @@
-"""Files that are written wholly or not at all, and folders that one process writes at a time."""
+"""Files that are written completely or not at all, and locks between processes."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def atomically(path: Path, content: bytes) -> None:
-    """Replaces what `path` holds: wholly or not at all.
+    """Replaces the content of `path`, completely or not at all.
 
     Raises:
         OSError: If the disk is full, say; the old file stays.
@@ -25,24 +25,63 @@ def atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def append(path: Path, at: int, content: bytes) -> None:
+    """Writes content after the first `at` bytes of a file, in place of anything that follows them.
+
+    Raises:
+        OSError: If the disk is full, say; then these first bytes are all that is left.
+    """
+    with open(path, "ab", buffering=0) as file:
+        file.truncate(at)
+        left = memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(at)
+            raise
+
+
 @contextmanager
 def held(lock: Path, wait: bool = False) -> Iterator[None]:
-    """Holds what `lock` stands for against other processes; its folder is made if it is not there.
+    """Holds what `lock` stands for against other processes, and threads of this one.
 
     Args:
-        lock: A file of no content.
+        lock: A file without content. It is made, with its folder, and removed again; a process
+            that is killed leaves it behind, which does no harm.
         wait: Whether to wait for a process that holds it.
 
     Raises:
         BlockingIOError: If another process holds it, and `wait` is False.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as file:  # closing it, or dying, lets go
+    with _locked(lock, wait):
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise BlockingIOError(
-                f"{lock.parent} is being written by another process; wait for it, or choose "
-                "another folder with hydra.run.dir=..."
-            ) from None
-        yield
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(lock: Path, wait: bool) -> Iterator[None]:
+    while True:
+        with open(lock, "a") as file:  # closing it, or dying, releases it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"{lock.parent} is being written by another process; wait for it, or choose "
+                    "another folder with hydra.run.dir=..."
+                ) from None
+            # Whoever held it has removed it: a third process may already hold its successor.
+            if _is(lock, file.fileno()):
+                yield
+                return
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

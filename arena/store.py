@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arena.checksums import opened, opened_tensors, sealed, sealed_tensors
 from arena.files import atomically, held
 from arena.identity import UNKNOWN, digest, sources
 
 _EVERY = 30.0  # seconds between two writes of a training's progress
+_AGAIN = "remove it to train again"
 
 
 class Place:
@@ -87,20 +89,16 @@ class _Kept(Place):
     _written: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         self.path = self.stem.with_suffix(".progress.pt")
         self._model = self.stem.with_suffix(".safetensors")
-        try:
-            if self._model.is_file():
-                self.finished = load_file(self._model, device=str(self.device))
-            elif self.path.is_file():
-                self.begun = torch.load(self.path, map_location=self.device, weights_only=True)
-        except Exception as error:  # whatever a damaged file makes the reader raise
-            damaged = self._model if self._model.is_file() else self.path
-            raise ValueError(
-                f"{damaged} is damaged ({type(error).__name__}); remove it to train again"
-            ) from None
+        if self._model.is_file():
+            tensors = load(opened_tensors(self._model, _AGAIN)[0])
+            self.finished = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        elif self.path.is_file():
+            content = io.BytesIO(opened(self.path, _AGAIN))
+            self.begun = torch.load(content, map_location=self.device, weights_only=True)
 
     def keep(self, progress: Callable[[], Mapping[str, Any]]) -> None:
         self._latest = progress()
@@ -113,14 +111,14 @@ class _Kept(Place):
             return
         content = io.BytesIO()
         torch.save(dict(self._latest), content)
-        atomically(self.path, content.getvalue())
+        atomically(self.path, sealed(content.getvalue()))
         self._latest, self._written = None, time.monotonic()
 
     def finish(self, state: Mapping[str, Tensor]) -> None:
         from safetensors.torch import save
 
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        atomically(self._model, save(tensors, metadata=dict(self.recipe)))
+        atomically(self._model, sealed_tensors(save(tensors, dict(self.recipe))))
         self._latest = None
         if self.path is not None:
             self.path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from damage import each_flipped
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -86,6 +87,26 @@ def test_damage_is_found_and_named(tmp_path, how):
     damage(path, how)
     with pytest.raises(ValueError, match=r"cells is damaged \(.*\); remove it, and its cells"):
         Cells(path).find([bytes([i]) for i in range(50)])
+
+
+def test_no_flipped_bit_gives_other_costs(tmp_path):
+    """A cell whose key is damaged is not found, and is played again; no other costs are."""
+    path = tmp_path / "cells"
+    costs = np.random.default_rng(0).choice([0.0, 1.0], size=(20, 2, 300))
+    costs[1::2] += 0.25 * np.arange(300)
+    keys = [bytes([i] * 32) for i in range(len(costs))]
+    Cells(path).keep(dict(zip(keys, costs, strict=True)))
+    refused = 0
+    for _ in each_flipped(path, samples=400):
+        try:
+            found = Cells(path).find(keys)
+        except (ValueError, OSError) as error:
+            assert "cells" in str(error)
+            refused += 1
+        else:
+            which = [] if found is None else found.which
+            assert all(np.array_equal(found.costs[:, n], costs[i]) for n, i in enumerate(which))
+    assert refused > 100  # many pages have room left, in which a bit says nothing
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):

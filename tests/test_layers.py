@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "arena"
 
 # Each room may import those before it (and itself, where marked in SAME).
 ORDER = [
-    {"fields", "chance", "files", "identity", "seal"},
+    {"fields", "chance", "checksums", "files", "identity", "seal"},
     {"declaration", "store", "executors"},
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},

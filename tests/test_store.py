@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from damage import each_flipped
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -218,9 +219,26 @@ def test_a_damaged_file_is_named(tmp_path, counted, ending):
     with contextlib.suppress(KeyboardInterrupt):
         counted.train(digits(), 3, store=Store(tmp_path))
     (kept,) = files(tmp_path, ending)
-    kept.write_bytes(kept.read_bytes()[:40])
-    with pytest.raises(ValueError, match=rf"{kept.name} is damaged .*; remove it to train again"):
-        counted.train(digits(), 3, store=Store(tmp_path))
+    Counted.stop = -1
+    whole, calls = kept.read_bytes(), len(Counted.calls)
+    named = rf"{kept.name} is damaged \(.+\); remove it to train again"
+    for _ in each_flipped(kept, samples=150):
+        with pytest.raises(ValueError, match=named):
+            counted.train(digits(), 3, store=Store(tmp_path))
+    for cut in (0, 40, len(whole) - 1):
+        kept.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match=named):
+            counted.train(digits(), 3, store=Store(tmp_path))
+    assert len(Counted.calls) == calls
+    kept.unlink()
+    counted.train(digits(), 3, store=Store(tmp_path))
+    assert len(Counted.calls) == calls + 16
+
+
+def test_a_folder_of_models_holds_models_alone(tmp_path, counted):
+    for seed in range(3):
+        counted.train(digits(), seed, store=Store(tmp_path))
+    assert len(list(tmp_path.iterdir())) == len(files(tmp_path, ".safetensors")) == 3
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from arena.checksums import opened_tensors, sealed_tensors
 from arena.empirical.game import PLAYERS, EmpiricalGame
 from arena.files import atomically
 
@@ -30,7 +31,7 @@ def save(game: EmpiricalGame, path: Path) -> None:
         "answered": json.dumps(list(game.answers)),
         "missing": json.dumps([[*cell, why] for cell, why in game.missing.items()]),
     }
-    atomically(path, packed(tensors, metadata))
+    atomically(path, sealed_tensors(packed(tensors, metadata)))
 
 
 def load(path: Path) -> EmpiricalGame:
@@ -39,22 +40,16 @@ def load(path: Path) -> EmpiricalGame:
     Raises:
         ValueError: If the file is damaged, naming it.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import load as unpacked
 
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = {key: tuple(json.loads(metadata[key])) for key in ("models", "attacks", "against")}
-        missing = {(model, attack): why for model, attack, why in json.loads(metadata["missing"])}
-        costs = {player: tensors[player] for player in PLAYERS}
-        answers = dict(
-            zip(json.loads(metadata.get("answered", "[]")), tensors.get("answers", ()), strict=True)
-        )
-        return EmpiricalGame(
-            **names, costs=costs, most=tensors.get("most"), missing=missing, answers=answers
-        )
-    except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); run the study again to replace it"
-        ) from None
+    content, metadata = opened_tensors(path, "run the study again to replace it")
+    tensors = unpacked(content)
+    names = {key: tuple(json.loads(metadata[key])) for key in ("models", "attacks", "against")}
+    answered = json.loads(metadata["answered"])
+    return EmpiricalGame(
+        **names,
+        costs={player: tensors[player] for player in PLAYERS},
+        most=tensors.get("most"),
+        missing={(model, attack): why for model, attack, why in json.loads(metadata["missing"])},
+        answers=dict(zip(answered, tensors.get("answers", ()), strict=True)),
+    )
