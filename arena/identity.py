@@ -30,6 +30,7 @@ UNKNOWN = "unknown"
 
 _ARENA = __name__.partition(".")[0]
 _INSTALLED = {"site-packages", "dist-packages"}
+_CODE = (".py", ".so", ".pyd")
 _MAIN = ("__main__", "__mp_main__")  # a script is called by the second name in a worker process
 
 
@@ -74,6 +75,19 @@ def sources(values: Iterable[Any]) -> dict[str, str]:
         else:
             found |= module
     return dict(sorted(found.items()))
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs between two `sources`, in words; a module without a file always does."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if UNKNOWN in (old, new):
+            found.append(f"{name} (which has no file)")
+        elif old != new:
+            versions = not name.endswith(_CODE)
+            found.append(f"{name} ({old or 'none'}, now {new or 'none'})" if versions else name)
+    return found
 
 
 def _parts(values: Iterable[Any]) -> Iterator[Any]:

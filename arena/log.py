@@ -1,8 +1,10 @@
-"""A run's folder: what was played, safe against being killed at any moment.
+"""A run's folder: the record of what was played, safe if its process is killed at any moment.
 
-The checkpoint is the truth. It is replaced atomically once a round, and holds the lines and costs
-of all rounds beside what the next one depends on; the readable files are made from it. A run that
-is killed loses the round it was playing and nothing else.
+Two files are the truth. `checkpoint.log` grows by one record per round: what the round added. Then
+`checkpoint.pt`, which is replaced atomically, takes up the round: it holds what the next round
+depends on, and how much of the log belongs to it. The readable files, `rounds.jsonl` and
+`outcomes.safetensors`, are made from these two. A run that is killed loses the round that it was
+playing and nothing else. What is written in a round does not grow with the number of rounds.
 """
 
 import hashlib
@@ -19,10 +21,26 @@ import torch
 from torch import Tensor
 
 from arena.arena import Record
+from arena.checksums import (
+    damaged,
+    opened,
+    opened_lines,
+    opened_records,
+    sealed,
+    sealed_line,
+    sealed_record,
+    sealed_tensors,
+)
 from arena.events import Events
-from arena.files import atomically, held
+from arena.files import append, atomically, held
+from arena.identity import changes
 
 CHECKPOINT = "checkpoint.pt"
+LOG = "checkpoint.log"
+
+_ANEW = "remove the folder to start anew"
+_ELSEWHERE = "choose another folder with hydra.run.dir=... or remove it"
+_GROWS = "revealed"  # in an arena's state, by player: a list to which rounds add
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -31,23 +49,42 @@ def identity(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def packed(content: Mapping[str, Any]) -> bytes:
+    """Tensors and plain data as the bytes of a file."""
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes) -> dict[str, Any]:
+    """What was `packed`; loading it runs no code."""
+    found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+    return found
+
+
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What a match's checkpoint holds.
+    """A match as it was kept after its last finished round.
+
+    Returns:
+        The `identity` of its configuration; the `sources` that played it; the `lines` of all rounds
+        and their `outcomes`, [n] by name; the last round's `exhibit`; the arena's `state`; and
+        `length`, the bytes of the log that belong to it.
 
     Raises:
-        ValueError: Naming the file, if it is damaged.
+        ValueError: Naming the file, if one is damaged.
     """
     path = folder / CHECKPOINT
-    try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
-        missing = {"identity", "lines", "outcomes", "exhibit", "state"} - saved.keys()
-    except Exception as error:  # whatever a damaged file makes the unpickler raise
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}); remove the folder to start anew"
-        ) from None
-    if missing:
-        raise ValueError(f"{path} is damaged (no {', '.join(sorted(missing))}); remove the folder")
-    return saved
+    saved = unpacked(opened(path, _ANEW))
+    log = folder / LOG
+    if not log.is_file():
+        raise damaged(path, f"there is no {LOG} beside it", _ANEW)
+    lines, outcomes, state = [], [], saved["state"]
+    for record in map(unpacked, opened_records(log, saved["length"], _ANEW)):
+        lines.append(record["line"])
+        outcomes.append(record["outcomes"])
+        for name, added in record["added"].items():
+            state[_GROWS][name] += added
+    return {**saved, "lines": lines, "outcomes": outcomes}
 
 
 class RunLog:
@@ -57,24 +94,47 @@ class RunLog:
         folder: Made if it is not there.
         config: The match's whole configuration, plain data: a folder belongs to one.
         hparams: What a sweep compares, for TensorBoard's HParams tab.
+        sources: The code that plays the match, see `identity.sources`: a folder belongs to one.
+
+    Attributes:
+        lines: A line for each finished round.
+        exhibit: What the last round shows, by name.
+        state: The arena's `state_dict` after the last round; None before the first.
 
     Raises:
-        ValueError: If the folder belongs to another configuration, or its checkpoint is damaged.
+        ValueError: If the folder belongs to another configuration or to other code, or one of its
+            files is damaged.
         BlockingIOError: If another process holds it.
     """
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], hparams: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        hparams: Mapping[str, Any] | None = None,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.identity = identity(config)
         self.hparams = dict(hparams or {})
+        self.sources = dict(sources or {})
         self.lines: list[dict[str, Any]] = []
-        self.outcomes: dict[str, Tensor] = {}
         self.exhibit: dict[str, Tensor] = {}
         self.state: dict[str, Any] | None = None
+        self._outcomes: list[dict[str, Tensor]] = []
+        self._length = 0  # of the log
+        self._readable = 0  # the length of rounds.jsonl
         self._hold = ExitStack()
         self._events: Events | None = None
+
+    @property
+    def outcomes(self) -> dict[str, Tensor]:
+        """What is known example by example, [rounds, n], by the last round's names."""
+        names = self._outcomes[-1] if self._outcomes else ()
+        return {
+            name: torch.stack([each[name] for each in self._outcomes if name in each])
+            for name in names
+        }
 
     def __enter__(self) -> "RunLog":
         self._hold.enter_context(held(self.folder / ".lock"))
@@ -90,13 +150,20 @@ class RunLog:
             return
         saved = read_checkpoint(self.folder)
         if saved["identity"] != self.identity:
+            raise ValueError(f"{self.folder} holds a run of another configuration; {_ELSEWHERE}")
+        if changed := changes(saved["sources"], self.sources):
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise ValueError(
-                f"{self.folder} holds a run of another configuration; choose another folder with "
-                "hydra.run.dir=... or remove it"
+                f"{self.folder} holds a run of other code: {', '.join(changed[:3])}{more} changed "
+                f"since; {_ELSEWHERE}"
             )
-        self.lines, self.outcomes = saved["lines"], saved["outcomes"]
+        self.lines, self._outcomes = saved["lines"], saved["outcomes"]
         self.exhibit, self.state = saved["exhibit"], saved["state"]
-        self._write_readable()
+        self._length = saved["length"]
+        text = b"".join(sealed_line(plain(line)) for line in self.lines)
+        self._readable = len(text)
+        _repair(self.folder / "rounds.jsonl", text)
+        self._write_outcomes()
 
     def write(self, record: Record, state: dict[str, Any]) -> None:
         """Makes a round permanent.
@@ -109,31 +176,38 @@ class RunLog:
         if self._events is None:
             self._events = Events(self.folder, record.round, self.hparams)
         self._events.round(record)
-        self.lines = [*self.lines, record.line()]
-        self.outcomes = {
-            name: torch.cat([self.outcomes.get(name, each.new_empty(0, len(each))), each[None]])
-            for name, each in record.outcomes().items()
-        }
-        self.exhibit = record.exhibit
-        self.state = state
+        line, outcomes = record.line(), record.outcomes()
+        content = {"line": line, "outcomes": outcomes, "added": self._added(state)}
+        packed_round = sealed_record(packed(content))
+        append(self.folder / LOG, self._length, packed_round)
+        begun: dict[str, list[Any]] = {name: [] for name in state[_GROWS]}
         saved = {
             "identity": self.identity,
-            "lines": self.lines,
-            "outcomes": self.outcomes,
-            "exhibit": self.exhibit,
-            "state": state,
+            "sources": self.sources,
+            "exhibit": record.exhibit,
+            "state": {**state, _GROWS: begun},
+            "length": self._length + len(packed_round),
         }
-        content = io.BytesIO()
-        torch.save(saved, content)
-        atomically(self.folder / CHECKPOINT, content.getvalue())
-        self._write_readable()
+        atomically(self.folder / CHECKPOINT, sealed(packed(saved)))
+        self._length += len(packed_round)
+        self.lines.append(line)
+        self._outcomes.append(outcomes)
+        self.exhibit, self.state = record.exhibit, state
+        readable = sealed_line(plain(line))
+        append(self.folder / "rounds.jsonl", self._readable, readable)
+        self._readable += len(readable)
 
-    def _write_readable(self) -> None:
+    def _added(self, state: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """What the last round added to the part of the state that grows."""
+        before = {} if self.state is None else self.state[_GROWS]
+        return {
+            name: batches[len(before.get(name, ())) :] for name, batches in state[_GROWS].items()
+        }
+
+    def _write_outcomes(self) -> None:
         from safetensors.torch import save
 
-        text = "".join(json.dumps(plain(line)) + "\n" for line in self.lines)
-        atomically(self.folder / "rounds.jsonl", text.encode())
-        atomically(self.folder / "outcomes.safetensors", save(self.outcomes))
+        _repair(self.folder / "outcomes.safetensors", sealed_tensors(save(self.outcomes)))
 
     def __exit__(
         self,
@@ -141,7 +215,15 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hold.close()
+        with self._hold:
+            if self.lines:
+                self._write_outcomes()
+
+
+def _repair(path: Path, content: bytes) -> None:
+    """Makes the content of `path` what it should be; a file that is right is left alone."""
+    if not path.is_file() or path.read_bytes() != content:
+        atomically(path, content)
 
 
 def plain(value: Any) -> Any:
@@ -160,17 +242,12 @@ def read_rounds(folder: Path) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: If the folder holds no run.
+        ValueError: If a line is damaged, naming it.
     """
     path = folder / "rounds.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run: there is no {path.name}")
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return opened_lines(path, "start the run again to make it from the checkpoint")
 
 
 @contextmanager
@@ -201,14 +278,9 @@ def claim(
             try:
                 found = match(yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8")))
             except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-                raise ValueError(
-                    f"{home / 'config.yaml'} is damaged; remove the folder to start anew"
-                ) from None
+                raise ValueError(f"{home / 'config.yaml'} is damaged; {_ANEW}") from None
             if found != match(config):
-                raise ValueError(
-                    f"{folder} holds a run of another configuration; choose another folder with "
-                    "hydra.run.dir=... or remove it"
-                )
+                raise ValueError(f"{folder} holds a run of another configuration; {_ELSEWHERE}")
         home.mkdir(exist_ok=True)
         for name, content in (
             ("overrides.yaml", list(overrides)),

@@ -4,16 +4,22 @@ import errno
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from damage import each_flipped
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import arena
 from arena import Arena, Knowledge, MoveOrder, Player
 from arena.actions.decisions import Confidence
 from arena.actions.lp import Linf
 from arena.arena import Record
 from arena.attacks.pgd import PGD
+from arena.checksums import sealed_line
 from arena.costs import ErrorRate, Negation
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
@@ -21,8 +27,9 @@ from arena.defenses.retrain import Retrain
 from arena.events import Events
 from arena.files import atomically, held
 from arena.games.evasion import Evasion
+from arena.identity import UNKNOWN
 from arena.learners.networks import MLP
-from arena.log import CHECKPOINT, RunLog, claim, read_checkpoint, read_rounds
+from arena.log import CHECKPOINT, LOG, RunLog, claim, read_checkpoint, read_rounds
 
 CONFIG = {"a": 1, "study": {"_target_": "S", "rounds": 3}}
 
@@ -42,11 +49,13 @@ def record(number, payoff=0.5):
 
 
 def state(number):
-    return {"rounds_played": number + 1, "standing": {"attacker": {"x": torch.ones(2)}}}
+    shown = [{"x": torch.full((2,), float(i))} for i in range(number + 1)]
+    standing = {"attacker": {"x": torch.ones(2)}}
+    return {"rounds_played": number + 1, "standing": standing, "revealed": {"attacker": shown}}
 
 
-def play(folder, rounds, config=CONFIG):
-    with RunLog(folder, config) as log:
+def play(folder, rounds, config=CONFIG, sources=None):
+    with RunLog(folder, config, sources=sources) as log:
         for number in range(len(log.lines), rounds):
             log.write(record(number), state(number))
         return log
@@ -84,7 +93,9 @@ def test_a_full_disk_loses_no_finished_round(tmp_path, monkeypatch, fails):
     with monkeypatch.context() as patched, pytest.raises(OSError), RunLog(tmp_path, CONFIG) as log:
         patched.setattr(os, fails, full_disk)
         log.write(record(2), state(2))
-    assert contents(tmp_path).items() >= before.items()
+    after = contents(tmp_path)
+    assert all(after[path].startswith(held) for path, held in before.items())
+    assert [path for path in before if after[path] != before[path]] in ([], [tmp_path / LOG])
     assert [line["round"] for line in play(tmp_path, 3).lines] == [0, 1, 2]
 
 
@@ -105,6 +116,8 @@ def test_what_is_written_comes_back(tmp_path):
         assert torch.equal(log.outcomes["attacker"][:, 0], torch.full((3,), -0.5).double())
         assert log.outcomes["attacker"].isnan()[:, 1].all()
         assert log.state["rounds_played"] == played.state["rounds_played"] == 3
+        shown = [batch["x"].tolist() for batch in log.state["revealed"]["attacker"]]
+        assert shown == [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]
     line = read_rounds(tmp_path)[2]
     assert (line["round"], line["payoffs"]) == (2, {"attacker": 0.5})
     assert line["standard_errors"] == {"attacker": None}  # JSON has no NaN
@@ -116,21 +129,98 @@ def test_the_checkpoint_is_data_and_no_code(tmp_path):
     assert saved["state"]["rounds_played"] == 1
 
 
+@pytest.mark.parametrize("name", [CHECKPOINT, LOG])
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty", "other"])
-def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(tmp_path, damage):
+def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(tmp_path, name, damage):
     play(tmp_path, 1)
-    path = tmp_path / CHECKPOINT
+    path = tmp_path / name
     whole = path.read_bytes()
     if damage == "other":
-        torch.save({"identity": "x"}, path)
+        torch.save({"identity": torch.zeros(len(whole))}, path)
     else:
-        path.write_bytes(
-            {"cut": whole[: len(whole) // 2], "noise": b"x" * 99, "empty": b""}[damage]
-        )
+        noise = b"x" * len(whole)
+        path.write_bytes({"cut": whole[: len(whole) // 2], "noise": noise, "empty": b""}[damage])
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=f"{CHECKPOINT} is damaged.*remove the folder"):
+    with pytest.raises(ValueError, match=f"{name} is damaged.*remove the folder"):
         play(tmp_path, 2)
     assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_without_its_log_is_named(tmp_path):
+    play(tmp_path, 1)
+    (tmp_path / LOG).unlink()
+    with pytest.raises(ValueError, match=rf"there is no {LOG} beside it\); remove the folder"):
+        play(tmp_path, 2)
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, LOG])
+def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(tmp_path, name):
+    play(tmp_path, 3)
+    for _ in each_flipped(tmp_path / name, samples=400):
+        with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\); remove the folder"):
+            read_checkpoint(tmp_path)
+    assert len(read_checkpoint(tmp_path)["lines"]) == 3
+
+
+def test_no_flipped_bit_of_a_line_goes_unnoticed(tmp_path):
+    play(tmp_path, 3)
+    path = tmp_path / "rounds.jsonl"
+    for bit in each_flipped(path, samples=400):
+        number = path.read_bytes()[: bit // 8].count(b"\n") + 1
+        with pytest.raises(ValueError, match=rf"rounds\.jsonl is damaged \(line {number} does not"):
+            read_rounds(tmp_path)
+    assert len(read_rounds(tmp_path)) == 3
+
+
+def test_what_a_round_writes_does_not_grow_with_their_number(tmp_path, monkeypatch):
+    written = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (written.append(os.fstat(fd).st_size), fsync(fd)))
+    sizes = []
+    with RunLog(tmp_path, CONFIG) as log:
+        for number in range(40):
+            files = [tmp_path / LOG, tmp_path / "rounds.jsonl"]
+            grown = sum(path.stat().st_size for path in files if path.exists())
+            written.clear()
+            log.write(record(number), state(number))
+            assert len(written) == 3  # the log, the checkpoint, the line
+            sizes.append(sum(path.stat().st_size for path in files) - grown + written[1])
+    # Numbers of two digits and the log's length take a few bytes more; torch aligns by 64.
+    assert max(sizes[10:]) <= max(sizes[:10]) + 256
+    assert len(log.outcomes["attacker"]) == 40 == len(log.lines)
+
+
+def test_a_record_that_no_checkpoint_took_up_is_written_again(tmp_path):
+    play(tmp_path / "broken", 2)
+    with open(tmp_path / "broken" / LOG, "ab") as file:
+        file.write(b"half of a record")
+    play(tmp_path / "broken", 3)
+    play(tmp_path / "whole", 3)
+    for name in (LOG, CHECKPOINT, "rounds.jsonl", "outcomes.safetensors"):
+        kept = [(tmp_path / folder / name).read_bytes() for folder in ("broken", "whole")]
+        assert kept[0] == kept[1]
+
+
+def test_a_folder_of_other_code_is_refused_unchanged(tmp_path):
+    code = {"arena/attacks/pgd.py": "1", "mine.py": "2", "torch": "2.8"}
+    play(tmp_path, 1, sources=code)
+    play(tmp_path, 2, sources=code)
+    before = contents(tmp_path)
+    for change, named in [
+        ({"arena/attacks/pgd.py": "3"}, r"arena/attacks/pgd\.py changed"),
+        ({"new.py": "3"}, r"new\.py changed"),
+        ({"torch": "2.9"}, r"torch \(2\.8, now 2\.9\) changed"),
+        (
+            {"mine.py": "3", "a.py": "4", "b.py": "5", "c.py": "6"},
+            r"a\.py, b\.py, c\.py and 1 more",
+        ),
+        ({"mine.py": UNKNOWN}, r"mine\.py \(which has no file\) changed"),
+    ]:
+        refused = rf"holds a run of other code: {named}.*choose another folder with hydra\.run\.dir"
+        with pytest.raises(ValueError, match=refused):
+            play(tmp_path, 3, sources=code | change)
+        assert contents(tmp_path) == before
+    assert len(play(tmp_path, 3, sources=code).lines) == 3
 
 
 def test_readable_files_are_made_from_the_checkpoint_again(tmp_path):
@@ -144,8 +234,15 @@ def test_readable_files_are_made_from_the_checkpoint_again(tmp_path):
 
 def test_a_torn_last_line_is_dropped(tmp_path):
     path = tmp_path / "rounds.jsonl"
-    path.write_bytes(b'{"round": 0}\n{"round": 1}\n{"round": 2, "order": "caf\xc3')
-    assert [line["round"] for line in read_rounds(tmp_path)] == [0, 1]
+    lines = [sealed_line({"round": number, "order": "café"}) for number in range(3)]
+    for torn in range(len(lines[2])):
+        path.write_bytes(lines[0] + lines[1] + lines[2][:torn])
+        assert [line["round"] for line in read_rounds(tmp_path)] == [0, 1]
+    path.write_bytes(lines[0] + lines[1][:-9] + lines[2])
+    with pytest.raises(
+        ValueError, match=r"line 2 does not fit its checksum\); start the run again"
+    ):
+        read_rounds(tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="holds no run"):
         read_rounds(tmp_path)
@@ -167,6 +264,35 @@ def test_two_logs_cannot_hold_a_folder(tmp_path):
             pass
         assert contents(tmp_path) == before
     play(tmp_path, 1)  # and it is free again
+
+
+# Counts in a file as only one process at a time may.
+COUNT = """
+import sys
+from pathlib import Path
+from arena.files import held
+number = Path("number")
+for _ in range(100):
+    with held(Path(".lock"), wait=True):
+        number.write_text(str(int(number.read_text()) + 1))
+"""
+
+
+def test_processes_take_turns_and_leave_no_lock(tmp_path):
+    (tmp_path / "number").write_text("0")
+    command = [sys.executable, "-c", COUNT]
+    environment = {**os.environ, "PYTHONPATH": str(Path(arena.__file__).parent.parent)}
+    counting = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(4)]
+    assert [process.wait() for process in counting] == [0, 0, 0, 0]
+    assert (tmp_path / "number").read_text() == "400"
+    assert [path.name for path in tmp_path.iterdir()] == ["number"]
+
+
+def test_a_lock_that_a_killed_process_left_is_free(tmp_path):
+    (tmp_path / ".lock").touch()
+    with held(tmp_path / ".lock"), pytest.raises(BlockingIOError), held(tmp_path / ".lock"):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def _hold(lock, held_now, let_go):

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from small import ORDERS, attacker, defender, evasion, retrain
+from damage import each_flipped
+from small import ORDERS, attacker, defender, evasion, last, retrain
 
 from arena.attacks.noise import Noise
 from arena.empirical.cells import Cells
@@ -59,7 +60,14 @@ def test_all_models_stay_where_the_attacker_sees_none(tmp_path):
 def test_moves_that_were_not_kept_are_missed(tmp_path):
     with pytest.raises(ValueError, match="round 3 whose moves were not kept; remove it"):
         kept_moves(tmp_path, 3, {})
-    (tmp_path / "moves").mkdir()
-    (tmp_path / "moves" / "round-3.pt").write_bytes(b"torn")
-    with pytest.raises(ValueError, match=r"round-3.pt is damaged"):
-        kept_moves(tmp_path, 3, {})
+
+
+def test_no_flipped_bit_of_kept_moves_goes_unnoticed(tmp_path):
+    arena = evasion(attacker(Noise()), defender(STRATEGY))
+    last(arena)
+    keep_moves(tmp_path, 0, arena.state_dict())
+    for _ in each_flipped(tmp_path / "moves" / "round-0.pt", samples=300):
+        with pytest.raises(ValueError, match=r"round-0\.pt is damaged .*; remove .* to play anew"):
+            kept_moves(tmp_path, 0, arena.players)
+    attack = kept_moves(tmp_path, 0, arena.players)["attacker"]
+    assert np.array_equal(attack.packed["x"], arena.state_dict()["standing"]["attacker"]["x"])

@@ -8,6 +8,7 @@ import torch
 from scipy import stats
 
 from arena.games.evasion import Evasion
+from arena.log import read_checkpoint
 from arena.report import render, rounds_table
 from arena.studies.study import Played
 from arena.studies.who_moves_first import orders_table, price, prices_table
@@ -105,7 +106,7 @@ def test_who_moves_first_leaves_tables_figure_events_and_folders(shell, tmp_path
     ]
     assert all(list(run.glob("events.*")) for run in runs)
     # The roster and the deal are the same under every order: only what is seen differs.
-    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in runs]
+    states = [read_checkpoint(run) for run in runs]
     batches = {run.name: [] for run in runs}
     for run, state in zip(runs, states, strict=True):
         batches[run.name].append(state["state"]["revealed"]["attacker"][0]["y"])

@@ -1,7 +1,6 @@
 """Moves that were made, as values: what meets in cross-play."""
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arena.checksums import opened, sealed
 from arena.core import Player, Strategy
 from arena.files import atomically
 from arena.games.game import Board, Entry
 from arena.identity import code
-from arena.log import read_checkpoint
+from arena.log import packed, read_checkpoint, unpacked
 from arena.store import fingerprint
 
 
@@ -83,11 +83,9 @@ def standing(folder: Path, players: Mapping[str, Player]) -> dict[str, KeptMove]
 
 def keep_moves(folder: Path, number: int, state: Mapping[str, Any]) -> None:
     """Keeps the moves that stand at the end of a round, of an arena's `state_dict`."""
-    content = io.BytesIO()
-    torch.save({name: state[name] for name in ("standing", "ledgers")}, content)
     path = _kept(folder, number)
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomically(path, content.getvalue())
+    atomically(path, sealed(packed({name: state[name] for name in ("standing", "ledgers")})))
 
 
 def kept_moves(folder: Path, number: int, players: Mapping[str, Player]) -> dict[str, KeptMove]:
@@ -106,12 +104,7 @@ def kept_moves(folder: Path, number: int, players: Mapping[str, Player]) -> dict
         raise ValueError(
             f"{folder} holds a round {number} whose moves were not kept; remove it to play anew"
         )
-    try:
-        return _moves(torch.load(path, weights_only=True), players)
-    except Exception as error:  # whatever a damaged file makes the unpickler raise
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}); remove {folder} to play anew"
-        ) from None
+    return _moves(unpacked(opened(path, f"remove {folder} to play anew")), players)
 
 
 def _kept(folder: Path, number: int) -> Path:

@@ -14,6 +14,7 @@ from arena.empirical.cells import Cells
 from arena.empirical.moves import keep_moves
 from arena.fields import Declared
 from arena.games.game import Game
+from arena.identity import sources
 from arena.log import RunLog
 from arena.store import Store
 
@@ -80,7 +81,8 @@ def play(
     """
     arena = setup.arena()
     config = {**setup.config, "order": str(setup.order), "seed": setup.seed}
-    with RunLog(setup.folder, config, setup.hparams) as log:
+    used = sources([setup.game, setup.players, setup.order, Arena])
+    with RunLog(setup.folder, config, setup.hparams, used) as log:
         found = len(log.lines)
         for line in log.lines[:rounds]:
             tell(line)
