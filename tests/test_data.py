@@ -3,10 +3,13 @@
 import gzip
 import re
 import struct
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from damage import each_flipped
 from published import MNIST_FOLDER as FOLDER
 
 from arena.core import Labelled, first
@@ -129,14 +132,23 @@ IMAGES = np.arange(24).reshape(2, 3, 4)
         (b"", 3, "is damaged"),
         (idx(IMAGES)[:10], 3, "is damaged"),
         (idx(IMAGES)[:-1], 3, "its header promises 24 bytes, 23 are there"),
-        (idx(IMAGES) + b"x", 3, "its header promises 24 bytes, 25 are there"),
+        (idx(IMAGES) + b"x", 3, "its header promises 24 bytes, more are there"),
         (idx([1, 2, 3, 4, 5, 6, 7, 8]), 3, r"no IDX file of 3 dimensions \(magic 0x801\)"),
         (idx(IMAGES), 1, r"no IDX file of 1 dimensions \(magic 0x803\)"),
         (b"\x00\x00\x0d\x03" + idx(IMAGES)[4:], 3, r"magic 0xd03"),  # floats
         # 2^31 x 2^31 x 4 = 2^64 bytes, which is 0 in 64 bits: as many as there are.
-        (struct.pack(">4I", 0x803, 1 << 31, 1 << 31, 4), 3, f"promises {1 << 64} bytes, 0 are"),
+        (
+            struct.pack(">4I", 0x803, 1 << 31, 1 << 31, 4),
+            3,
+            rf"promises {1 << 64} bytes, at most {1 << 30} are read$",
+        ),
+        (struct.pack(">2I", 0x801, (1 << 30) + 1), 1, rf"at most {1 << 30} are read$"),
+        (struct.pack(">2I", 0x801, 1 << 30), 1, f"promises {1 << 30} bytes, 0 are there"),
     ],
-    ids=["empty", "header", "short", "long", "labels", "images", "floats", "overflow"],
+    ids=[
+        *("empty", "header", "short", "long", "labels", "images", "floats", "overflow"),
+        *("above the limit", "at the limit"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, dimensions, why):
     path = write(tmp_path / name, content)
@@ -159,6 +171,26 @@ def test_a_damaged_gzip_file_is_named(tmp_path, damage):
     path.write_bytes(damaged_gzips()[damage])
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))} is damaged .*fetch it again"):
         read_idx(path, 3)
+
+
+def refused_in_little_room(read, why):
+    """Checks that `read` raises, with no more than 8 MiB in use at once."""
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=why):
+        read()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 23
+
+
+def test_of_a_gzip_bomb_no_more_is_unpacked_than_its_header_promises(tmp_path):
+    path = tmp_path / "images.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(idx(np.zeros((2, 3, 4))))
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    why = "promises 24 bytes, more are there; fetch it again"
+    refused_in_little_room(lambda: read_idx(path, 3), why)
 
 
 FILES = {
@@ -320,8 +352,18 @@ def test_inputs_in_the_box_stay_as_they_are(tmp_path):
         ({"x": np.array(["a", "b"]), "y": np.arange(2)}, "x is <U1; give numbers"),
         ({"x": np.array([{}, 1]), "y": np.arange(2)}, "cannot be read as a .npz of numbers"),
         ({"x": np.full((2, 3), 7.0), "y": np.arange(2)}, "outside the box [0, 1]"),
+        ({"x": np.full((2, 3), 1e300), "y": np.arange(2)}, "input 0 holds NaN or infinity"),
+        ({"x": np.float64(0.5), "y": np.arange(2)}, "x is float64 []; give inputs [N, ...]"),
+        ({"x": np.zeros(2), "y": np.arange(2)}, "x is float64 [2]; give inputs [N, ...]"),
+        ({"x": np.zeros((2, 0)), "y": np.arange(2)}, "x is float64 [2, 0]; give inputs"),
+        ({"x": np.zeros((2, 3)), "y": np.int64(1)}, "y is int64 []; give whole numbers [N]"),
+        ({"x": np.zeros((2, 3)), "y": np.zeros((2, 1), int)}, "y is int64 [2, 1]; give whole"),
+        ({"x": np.zeros((2, 3)), "y": np.arange(3)}, "2 inputs but 3 labels"),
     ],
-    ids=["names", "labels", "text", "pickled", "box"],
+    ids=[
+        *("names", "labels", "text", "pickled", "box", "overflow"),
+        *("scalar", "1-D", "empty", "one label", "column", "lengths"),
+    ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path, arrays, why):
     name = saved(tmp_path / "a.npz", **arrays)
@@ -335,3 +377,86 @@ def test_a_damaged_or_missing_file_is_named(tmp_path):
         Npz(str(tmp_path / "a.npz")).load()
     with pytest.raises(FileNotFoundError, match=r"no file .*b\.npz; set data\.train"):
         Npz(str(tmp_path / "b.npz")).load()
+
+
+def test_a_single_array_is_named(tmp_path):
+    np.save(tmp_path / "a.npz.npy", np.zeros((2, 3)))
+    (tmp_path / "a.npz.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(
+        ValueError, match=r"a\.npz is a \.npy file, a single array; .* numpy\.savez"
+    ):
+        Npz(str(tmp_path / "a.npz")).load()
+
+
+def npy(shape, body, version=(1, 0), kind="|u1"):
+    """An array's file whose header may claim anything."""
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode()
+    length = struct.pack("<H" if version == (1, 0) else "<I", len(header))
+    return b"\x93NUMPY" + bytes(version) + length + header + body
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (npy((2, 3), bytes(5)), "the header of x promises 6 bytes, 5 are there"),
+        (npy((2, 3), bytes(7)), "the header of x promises 6 bytes, 7 are there"),
+        (npy((1 << 40, 3), bytes(6)), f"x would take {3 << 40} bytes, at most {1 << 30} are read"),
+        (npy((1 << 62, 4), b""), f"x would take {1 << 64} bytes"),  # 0 in 64 bits
+        (npy((-2, 3), bytes(6)), "the header of x promises -6 bytes, 6 are there"),
+        (npy((2, 3), bytes(6), (3, 0)), r"x is of version \(3, 0\) of the format"),
+        (npy((2, 3), bytes(6), (9, 9)), r"x is of version \(9, 9\)"),
+        (npy("no", bytes(6)), "shape is not valid"),
+        (npy((2,), bytes(16), kind="|O"), "x holds pickled objects"),
+        (b"\x93NUMPY", "EOF"),
+        (b"", "EOF"),
+        (b"something else", "magic string"),
+    ],
+    ids=[
+        *("short", "long", "large", "overflow", "negative", "version 3", "version 9", "shape"),
+        *("objects", "cut", "empty", "no array"),
+    ],
+)
+def test_an_array_that_claims_what_it_does_not_hold_is_named(tmp_path, x, why, compression):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x.npy", x)
+        archive.writestr("y.npy", npy((2,), bytes(2)))
+    why = rf"a\.npz cannot be read as a \.npz of numbers: .*({why})"
+    refused_in_little_room(Npz(str(path)).load, why)
+
+
+def test_of_a_zip_bomb_nothing_is_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as file:
+            file.write(npy((2, 3), bytes(6)))
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+        archive.writestr("y.npy", npy((2,), bytes(2)))
+    why = rf"promises 6 bytes, {6 + (64 << 20)} are there"
+    refused_in_little_room(Npz(str(path)).load, why)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_both_versions_of_the_format_are_read(tmp_path, version):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy((2, 3), bytes([0, 51, 255, 0, 0, 0]), version))
+        archive.writestr("y.npy", npy((2,), bytes([0, 1])))
+    train, _ = Npz(str(path)).load()
+    assert train.x.tolist() == [[0.0, pytest.approx(0.2), 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_no_flipped_bit_of_an_array_goes_unnoticed(tmp_path):
+    path = tmp_path / "a.npz"
+    x = np.random.default_rng(0).random((4, 5))
+    np.savez_compressed(path, x=x, y=np.arange(4))
+    whole = Npz(str(path)).load()[0]
+    for _ in each_flipped(path, samples=400):
+        try:
+            found = Npz(str(path)).load()[0]
+        except ValueError as error:
+            assert "a.npz" in str(error)
+        else:  # a bit that says nothing: a date, say
+            assert torch.equal(found.x, whole.x) and torch.equal(found.y, whole.y)

@@ -53,6 +53,11 @@ def test_the_label_is_any_column_by_name_or_number(tmp_path, label):
         ("1,2\n2,3\n", {"label": 2}, r"has 2 columns, so label=2 leaves nothing"),
         ("1,0\n2,0.5\n", {}, r"label 0\.5 of example 1 is no whole number; is column -1 the"),
         ("1,3\n2,3\n", {}, r"every label is 3; a game needs at least two classes"),
+        ("1e308,0\n-1e308,1\n", {}, r"feature 0 reaches from -1e\+308 to 1e\+308, too far to be"),
+        ("1,2,0\n1e999,2,1\n", {}, r"row 2, column 1: '1e999' is no finite number"),
+        (f"1,{'9' * 400},0\n", {}, rf"row 1, column 2: '{'9' * 40}'\.\.\. is no finite number"),
+        (f"1,2,0\n1,{'9' * 200_000},0\n", {}, r"line 2: field larger than field limit \(131072\)"),
+        (f'1,2,0\n1,"{"2,0" * 70_000}', {}, r"line 2: field larger .*quotation mark left open\?"),
         ("", {}, r"holds no rows of numbers"),
         ("a,b\n", {"header": True}, r"holds no rows of numbers"),
         ("a,b\n1,2\n", {"header": True, "label": "c"}, r"has no column 'c'; it has a, b"),
@@ -63,6 +68,14 @@ def test_an_unsound_table_is_named_with_the_place(tmp_path, text, options, why):
     with pytest.raises(ValueError, match=why) as error:
         Table(path, **options).load()
     assert str(error.value).startswith(path)
+
+
+def test_a_table_above_the_limit_is_refused_unread(tmp_path):
+    path = tmp_path / "table.csv"
+    with open(path, "wb") as file:
+        file.truncate((1 << 28) + 1)  # a hole: it takes no room
+    with pytest.raises(ValueError, match=rf"has {(1 << 28) + 1} bytes, at most {1 << 28} are read"):
+        Table(str(path)).load()
 
 
 def test_what_is_no_text_is_named(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from arena.core import Labelled
-from arena.data.source import Source
+from arena.data.source import LIMIT, Source
 
 _OPENML = {"mnist": "mnist_784", "fashion_mnist": "Fashion-MNIST"}
 
@@ -23,9 +23,9 @@ class MNIST(Source):
     """60,000 + 10,000 images [1, 28, 28] in [0, 1], of 10 classes.
 
     Attributes:
-        path: A folder with the four IDX files, gzipped or not; None downloads from OpenML by
-            scikit-learn's `fetch_openml` (and caches there; the last 10,000 are the test set).
-        name: Which of the two, for OpenML; a folder holds what it holds.
+        path: A folder with the four IDX files, gzipped or not. None downloads the data from OpenML
+            with scikit-learn's `fetch_openml`, which caches them; the last 10,000 are the test set.
+        name: Which of the two data sets OpenML is asked for. With a `path` it has no effect.
     """
 
     path: str | None = None
@@ -74,7 +74,7 @@ def _images(x: Tensor, y: Tensor, name: str) -> Labelled:
 
 
 def _find(folder: Path, name: str) -> Path:
-    # Both spellings are about: "train-images-idx3-ubyte" and "train-images.idx3-ubyte".
+    # Both spellings are in use: "train-images-idx3-ubyte" and "train-images.idx3-ubyte".
     for spelling in (name, name.replace("-idx", ".idx")):
         for suffix in ("", ".gz"):
             if (path := folder / f"{spelling}{suffix}").is_file():
@@ -85,20 +85,30 @@ def _find(folder: Path, name: str) -> Path:
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """An IDX file of unsigned bytes as uint8 [...], gzipped if its name ends in .gz.
 
+    The header is read first, and then no more than it promises: at most `LIMIT` bytes.
+
     Raises:
-        ValueError: Naming the file, if it is damaged or of another kind.
+        ValueError: Naming the file, if it is damaged, too large or of another kind.
     """
+    gzipped = path.suffix == ".gz"
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        magic, *shape = struct.unpack(f">{1 + dimensions}I", raw[: 4 * (1 + dimensions)])
+        with gzip.open(path) if gzipped else open(path, "rb") as file:
+            magic, *shape = struct.unpack(f">{1 + dimensions}I", file.read(4 * (1 + dimensions)))
+            promised = math.prod(shape)
+            body = b"" if promised > LIMIT else file.read(promised + 1)
     except (OSError, EOFError, zlib.error, struct.error) as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
-    body = raw[4 * (1 + dimensions) :]
     if magic != 0x0800 + dimensions:
         raise ValueError(f"{path} is no IDX file of {dimensions} dimensions (magic {magic:#x})")
-    if len(body) != math.prod(shape):
+    if promised > LIMIT:
         raise ValueError(
-            f"{path} is damaged: its header promises {math.prod(shape)} bytes, "
-            f"{len(body)} are there; fetch it again"
+            f"{path} is damaged or too large: its header promises {promised} bytes, "
+            f"at most {LIMIT} are read"
+        )
+    if len(body) != promised:
+        there = "more" if len(body) > promised else len(body)
+        raise ValueError(
+            f"{path} is damaged: its header promises {promised} bytes, {there} are there; "
+            "fetch it again"
         )
     return torch.from_numpy(np.frombuffer(body, dtype=np.uint8).reshape(shape).copy())

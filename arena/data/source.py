@@ -5,9 +5,12 @@ from abc import ABC, abstractmethod
 from arena.core import Labelled
 from arena.fields import Declared
 
+LIMIT = 2**30
+"""The most bytes of numbers that are read from one file, after decompression: 1 GiB."""
+
 
 class Source(Declared, ABC):
-    """A labelled data set; `load` reads it whole, on the CPU."""
+    """A labelled data set; `load` reads all of it, on the CPU."""
 
     @abstractmethod
     def load(self) -> tuple[Labelled, Labelled | None]:
@@ -15,5 +18,5 @@ class Source(Declared, ABC):
 
         Raises:
             FileNotFoundError: Naming the missing file and where it may come from.
-            ValueError: Naming the damaged file, or the first unsound example.
+            ValueError: Naming the damaged or oversized file, or the first unsound example.
         """

@@ -1,8 +1,8 @@
-"""Tables of numbers: a file of separated values, a row an example."""
+"""Tables of numbers: a file of separated values, one row per example."""
 
 import csv
-import io
 import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +13,28 @@ import torch
 from arena.core import Labelled
 from arena.data.source import Source
 
+_LARGEST = 2**28  # bytes of text
+_SHOWN = 40  # characters of a wrong value in an error
+
 
 @dataclass(frozen=True)
 class Table(Source):
     """A file of numbers with a column of whole labels; inputs [features] in [0, 1], no split.
 
-    Each feature is scaled from its least to its largest value over all rows of the table, to 0 and
-    1 (a feature that never varies becomes 0). The scale is thus a property of the table, known to
-    both players, and not learned from the defender's share of it. Labels are numbered from 0 in
-    ascending order: -1 and 1 become 0 and 1.
+    Each feature is scaled so that its smallest value over all rows becomes 0 and its largest 1; a
+    feature that never varies becomes 0. The scale is a property of the table and known to both
+    players; it is not learned from the defender's share. Labels are numbered from 0 in ascending
+    order: -1 and 1 become 0 and 1.
 
     Attributes:
-        path: The file; None downloads the data set `openml` by scikit-learn's `fetch_openml` (and
-            caches there).
-        openml: What to ask OpenML for where there is no path.
-        label: The label's column, by its name (then the file has a header) or its number from 0,
-            negative from the end. From OpenML it is always the data set's own target.
+        path: The file, of 256 MiB at most. None downloads the data set `openml` with scikit-learn's
+            `fetch_openml`, which caches it.
+        openml: The name of the data set at OpenML, used if there is no path.
+        label: The label's column: its name, if the file has a header, or its number from 0;
+            negative numbers count from the end. OpenML says itself which column is the label.
         header: Whether the first row names the columns.
-        delimiter: What separates values.
-        binary: Whether all that counts of a value is whether it is above 0: features become 0, 1.
+        delimiter: The character between values.
+        binary: Whether features become 1 where they are above 0, and 0 elsewhere.
     """
 
     path: str | None = None
@@ -66,7 +69,7 @@ class Table(Source):
                 f"{name}: every label is {distinct[0]:g}; a game needs at least two classes, "
                 "is label the right column?"
             )
-        x = (features > 0).astype(float) if self.binary else _scaled(features)
+        x = (features > 0).astype(float) if self.binary else _scaled(name, features)
         data = Labelled(torch.from_numpy(x).float(), torch.from_numpy(y), len(distinct))
         return data.validated(name), None
 
@@ -79,14 +82,12 @@ class Table(Source):
                 f"{path} is no file; set data.path to a file of separated values"
                 f"{otherwise if self.openml else ''}"
             )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text ({error}); give separated values") from None
-        rows = csv.reader(io.StringIO(text), delimiter=self.delimiter)
-        filled = ((number, row) for number, row in enumerate(rows, 1) if row)
-        names = next(filled, (0, []))[1] if self.header else []
-        values = np.array(list(self._numbers(path, filled, names)))
+        if (size := path.stat().st_size) > _LARGEST:
+            raise ValueError(
+                f"{path} has {size} bytes, at most {_LARGEST} are read; save it as .npz and use "
+                "data=npz"
+            )
+        names, values = self._read(path)
         if values.size == 0:
             raise ValueError(f"{path} holds no rows of numbers")
         label = self._column(path, names, values.shape[1])
@@ -98,9 +99,24 @@ class Table(Source):
             )
         return str(path), np.delete(values, label, axis=1), labels
 
+    def _read(self, path: Path) -> tuple[list[str], np.ndarray]:
+        """The names of the columns, if there are any, and the numbers [N, columns]."""
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = csv.reader(file, delimiter=self.delimiter)
+            filled = ((number, row) for number, row in enumerate(rows, 1) if row)
+            try:
+                names = next(filled, (0, []))[1] if self.header else []
+                return names, np.array(list(self._numbers(path, filled, names)))
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path} is no text ({error}); give separated values") from None
+            except csv.Error as error:
+                raise ValueError(
+                    f"{path}, line {rows.line_num}: {error}; is a quotation mark left open?"
+                ) from None
+
     def _numbers(
         self, path: Path, rows: Iterator[tuple[int, list[str]]], names: list[str]
-    ) -> Iterator[list[float]]:
+    ) -> Iterator["array[float]"]:
         width = len(names) or None
         for number, row in rows:
             width = width or len(row)
@@ -109,7 +125,7 @@ class Table(Source):
                     f"{path}, row {number}: {len(row)} values where {width} are wanted; "
                     f"is {self.delimiter!r} the delimiter?"
                 )
-            yield [_number(path, number, i, cell) for i, cell in enumerate(row)]
+            yield array("d", (_number(path, number, i, cell) for i, cell in enumerate(row)))
 
     def _column(self, path: Path, names: list[str], width: int) -> int:
         if isinstance(self.label, str):
@@ -149,14 +165,21 @@ def _number(path: Path, row: int, column: int, cell: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         hint = "; set header=true if this row names the columns" if row == 1 else ""
+        shown = repr(cell) if len(cell) <= _SHOWN else f"{cell[:_SHOWN]!r}..."
         raise ValueError(
-            f"{path}, row {row}, column {column + 1}: {cell!r} is no finite number{hint}"
+            f"{path}, row {row}, column {column + 1}: {shown} is no finite number{hint}"
         )
     return value
 
 
-def _scaled(features: np.ndarray) -> np.ndarray:
+def _scaled(name: str, features: np.ndarray) -> np.ndarray:
     low = features.min(0)
-    width = features.max(0) - low
+    with np.errstate(over="ignore"):
+        width = features.max(0) - low
+    if (wide := np.flatnonzero(np.isinf(width))).size:
+        raise ValueError(
+            f"{name}: feature {wide[0]} reaches from {low[wide[0]]:g} to "
+            f"{features[:, wide[0]].max():g}, too far to be scaled; rescale it"
+        )
     scaled: np.ndarray = (features - low) / np.where(width == 0, 1.0, width)
     return scaled
