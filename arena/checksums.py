@@ -1,7 +1,7 @@
 """Checksums of what is kept: damaged files are refused, and never read as something else.
 
-Each format carries its own: a trailer after bytes, a last key in each line of JSON, an entry in the
-header of safetensors. All remain readable by other programs.
+Each format carries its own: a trailer after bytes, a comment after YAML, a last key in each line of
+JSON, an entry in the header of safetensors. All but records remain readable by other programs.
 """
 
 import hashlib
@@ -46,6 +46,26 @@ def opened(path: Path, remedy: str) -> bytes:
         return _verified(path.read_bytes())
     except _Mismatch as error:
         raise damaged(path, error, remedy) from None
+
+
+def sealed_yaml(text: str) -> bytes:
+    """The text, which ends its last line, with its checksum in a comment after it."""
+    content = text.encode()
+    return content + b"# checksum: %s\n" % _hash(content).hex().encode()
+
+
+def opened_yaml(path: Path, remedy: str) -> str:
+    """The text of a file that was written as `sealed_yaml(text)`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, naming it and the remedy.
+    """
+    content = path.read_bytes()
+    text = content[: content.rfind(b"# checksum: ")]
+    if not text or content != sealed_yaml(text.decode(errors="replace")):
+        raise damaged(path, "it does not fit its checksum", remedy)
+    return text.decode()
 
 
 def sealed_record(content: bytes) -> bytes:

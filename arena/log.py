@@ -26,10 +26,12 @@ from arena.checksums import (
     opened,
     opened_lines,
     opened_records,
+    opened_yaml,
     sealed,
     sealed_line,
     sealed_record,
     sealed_tensors,
+    sealed_yaml,
 )
 from arena.events import Events
 from arena.files import append, atomically, held
@@ -275,11 +277,8 @@ def claim(
     home = folder / ".hydra"
     with held(folder / ".run.lock"):
         if (home / "config.yaml").is_file() and any(folder.rglob(CHECKPOINT)):
-            try:
-                found = match(yaml.safe_load((home / "config.yaml").read_text(encoding="utf-8")))
-            except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-                raise ValueError(f"{home / 'config.yaml'} is damaged; {_ANEW}") from None
-            if found != match(config):
+            found = yaml.safe_load(opened_yaml(home / "config.yaml", _ANEW))
+            if match(found) != match(config):
                 raise ValueError(f"{folder} holds a run of another configuration; {_ELSEWHERE}")
         home.mkdir(exist_ok=True)
         for name, content in (
@@ -287,6 +286,5 @@ def claim(
             ("hparams.yaml", dict(hparams)),
             ("config.yaml", dict(config)),
         ):
-            text = yaml.safe_dump(content, sort_keys=False)
-            atomically(home / name, text.encode())
+            atomically(home / name, sealed_yaml(yaml.safe_dump(content, sort_keys=False)))
         yield

@@ -4,7 +4,6 @@ import argparse
 import base64
 import csv
 import io
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -78,9 +77,10 @@ def write_page(folder: Path, page: Page) -> Path:
 
 def save_study(folder: Path, page: Page) -> Path:
     """Writes a study's page, and `study.json`, from which it can be rendered again."""
+    from arena.checksums import sealed_line
     from arena.files import atomically
 
-    atomically(folder / "study.json", json.dumps(asdict(page), indent=1).encode())
+    atomically(folder / "study.json", sealed_line(asdict(page)))
     return write_page(folder, page)
 
 
@@ -195,6 +195,7 @@ def run_page(folder: Path) -> Page:
         FileNotFoundError: If there is no run.
         ValueError: If no round is finished.
     """
+    from arena.checksums import opened_yaml
     from arena.log import read_rounds
 
     lines = read_rounds(folder)
@@ -202,7 +203,7 @@ def run_page(folder: Path) -> Page:
         raise ValueError(f"{folder} holds no finished round")
     figure = save_figure(rounds_figure(lines), folder, "payoffs")
     config = folder / ".hydra" / "config.yaml"
-    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    text = opened_yaml(config, "start the run again") if config.is_file() else ""
     return Page(f"Match {folder.name}", [rounds_table(lines)], [figure], text, _images(folder))
 
 
@@ -266,8 +267,10 @@ def _varied(runs: Sequence[Path]) -> list[dict[str, str]]:
 def _overrides(run: Path) -> dict[str, str]:
     import yaml
 
+    from arena.checksums import opened_yaml
+
     path = run / ".hydra" / "overrides.yaml"
-    words = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else []
+    words = yaml.safe_load(opened_yaml(path, "start the run again")) if path.is_file() else []
     pairs = (word.lstrip("+").partition("=") for word in words)
     return {key: value for key, _, value in pairs}
 
@@ -314,8 +317,10 @@ def render(folder: Path) -> Path:
 
 
 def _study_page(path: Path) -> Page:
+    from arena.checksums import opened_lines
+
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        (saved,) = opened_lines(path, "")
         tables = [Table(**table) for table in saved.pop("tables")]
         return Page(tables=tables, **saved)
     except (ValueError, LookupError, TypeError, AttributeError):

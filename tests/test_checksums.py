@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from damage import each_flipped
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,12 @@ from arena.checksums import (
     opened_lines,
     opened_records,
     opened_tensors,
+    opened_yaml,
     sealed,
     sealed_line,
     sealed_record,
     sealed_tensors,
+    sealed_yaml,
 )
 
 
@@ -75,6 +78,14 @@ def test_others_read_sealed_tensors(tmp_path):
     assert len({sealed_tensors(save(TENSORS, SAID)) for _ in range(20)}) == 1
 
 
+def test_others_read_sealed_yaml(tmp_path):
+    path = tmp_path / "file.yaml"
+    for text in ("a: é # checksum: none\nb: []\n", "[]\n"):
+        path.write_bytes(sealed_yaml(text))
+        assert opened_yaml(path, "") == text
+        assert yaml.safe_load(path.read_text()) == yaml.safe_load(text)
+
+
 def test_torch_reads_a_sealed_file(tmp_path):
     path = tmp_path / "file.pt"
     torch.save({"x": torch.ones(3)}, path)
@@ -90,6 +101,7 @@ FORMATS = {
     ),
     "lines": (sealed_line({"a": 1}) + sealed_line({"b": "é"}), opened_lines),
     "tensors": (sealed_tensors(save(TENSORS, SAID)), opened_tensors),
+    "yaml": (sealed_yaml("a: é # checksum: none\nb: []\n"), opened_yaml),
 }
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from hydra.experimental.callback import Callback
 
+from arena.checksums import opened_yaml
+
 
 class SweepReport(Callback):
     """Hydra calls this when the last run of `arena -m` is over."""
@@ -30,6 +32,6 @@ class SweepReport(Callback):
 
 
 def _hparams(folder: Path) -> dict[str, Any]:
-    text = (folder / ".hydra" / "hparams.yaml").read_text(encoding="utf-8")
+    text = opened_yaml(folder / ".hydra" / "hparams.yaml", "start the run again")
     found: dict[str, Any] = yaml.safe_load(text)
     return found
