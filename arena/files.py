@@ -1,10 +1,32 @@
 """Files that are written completely or not at all, and locks between processes."""
 
 import fcntl
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def packed(content: Mapping[str, Any]) -> bytes:
+    """Tensors and plain data as the bytes of a file of torch's."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def unpacked(content: bytes, device: "torch.device | str" = "cpu") -> dict[str, Any]:
+    """What was `packed`, its tensors on this device; loading it runs no code."""
+    import torch
+
+    found: dict[str, Any] = torch.load(io.BytesIO(content), device, weights_only=True)
+    return found
 
 
 def atomically(path: Path, content: bytes) -> None:

@@ -8,7 +8,6 @@ playing and nothing else. What is written in a round does not grow with the numb
 """
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from arena.checksums import (
     sealed_yaml,
 )
 from arena.events import Events
-from arena.files import append, atomically, held
+from arena.files import append, atomically, held, packed, unpacked
 from arena.identity import changes
 
 CHECKPOINT = "checkpoint.pt"
@@ -49,19 +48,6 @@ def identity(config: Mapping[str, Any]) -> str:
     """A hash of a configuration: what a run's folder belongs to."""
     text = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def packed(content: Mapping[str, Any]) -> bytes:
-    """Tensors and plain data as the bytes of a file."""
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    return buffer.getvalue()
-
-
-def unpacked(content: bytes) -> dict[str, Any]:
-    """What was `packed`; loading it runs no code."""
-    found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-    return found
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -95,7 +81,7 @@ class RunLog:
     Args:
         folder: Made if it is not there.
         config: The match's whole configuration, plain data: a folder belongs to one.
-        hparams: What a sweep compares, for TensorBoard's HParams tab.
+        hparams: The options that a sweep compares, for TensorBoard's HParams tab.
         sources: The code that plays the match, see `identity.sources`: a folder belongs to one.
 
     Attributes:
@@ -173,8 +159,8 @@ class RunLog:
         Raises:
             OSError: If the disk is full, say; earlier rounds stay.
         """
-        # Before the checkpoint: a round that is played again replaces its events, while one whose
-        # events were lost would be missing for ever.
+        # Events come before the checkpoint: a round that is played again replaces its events, but
+        # events lost with a kill would be missing from a round that counts as played.
         if self._events is None:
             self._events = Events(self.folder, record.round, self.hparams)
         self._events.round(record)
@@ -229,7 +215,7 @@ def _repair(path: Path, content: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value with NaN as null, which JSON has no word for."""
+    """The value with null in place of NaN and infinity, which JSON cannot express."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -259,10 +245,10 @@ def claim(
     overrides: Sequence[str],
     hparams: Mapping[str, Any],
 ) -> Iterator[None]:
-    """Holds a run's folder, with the configuration and what a sweep compares in its `.hydra`.
+    """Holds a run's folder; writes the configuration and what a sweep compares to its `.hydra`.
 
-    A folder belongs to its first configuration from its first finished round on. The study's own
-    options may change: a match is gone on with for more rounds.
+    From its first finished round on, a folder belongs to one configuration. The study's own options
+    may change, so that a match can be continued for more rounds.
 
     Raises:
         ValueError: If the folder belongs to another configuration; nothing is changed then.

@@ -1,7 +1,6 @@
-"""Trained models by what they are made of: none is trained twice, none from the start again."""
+"""Trained models, kept by what made them: none is trained twice, and none from the start again."""
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from arena.checksums import opened, opened_tensors, sealed, sealed_tensors
-from arena.files import atomically, held
+from arena.files import atomically, held, packed, unpacked
 from arena.identity import UNKNOWN, digest, sources
 
 _EVERY = 30.0  # seconds between two writes of a training's progress
@@ -21,12 +20,12 @@ _AGAIN = "remove it to train again"
 
 
 class Place:
-    """Where one training leaves what it makes; this one forgets everything.
+    """Where one training keeps its results; this one keeps nothing.
 
     Attributes:
-        finished: The trained tensors, if the training was done before.
-        begun: What it last kept, if it was broken off.
-        path: Where its progress is, if it is anywhere.
+        finished: The trained tensors, if this training was finished before.
+        begun: The last progress that was kept, if it was interrupted.
+        path: The file of its progress, if there is one.
     """
 
     finished: Mapping[str, Tensor] | None = None
@@ -34,7 +33,11 @@ class Place:
     path: Path | None = None
 
     def keep(self, progress: Callable[[], Mapping[str, Any]]) -> None:
-        """Offers what the training would go on from: tensors of its own and plain data."""
+        """Offers what the training would continue from.
+
+        Args:
+            progress: Makes it when it is wanted: plain data, and tensors that nothing changes.
+        """
 
     def finish(self, state: Mapping[str, Tensor]) -> None:
         """Makes the trained tensors permanent."""
@@ -42,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of trained models: `<hash>.safetensors` each.
+    """A folder of trained models, one `<hash>.safetensors` each.
 
     The hash is of everything that decides the model's bits: the recipe (the `repr` of each of its
     parts, data by their `fingerprint`), the code that the recipe's classes use (`identity`),
@@ -57,8 +60,15 @@ class Store:
     def place(self, recipe: Mapping[str, Any], device: torch.device) -> Iterator[Place]:
         """The place of this recipe; other processes wait until it is free.
 
-        Nothing is kept for a recipe that cannot be told from another one: one of its values has no
-        description of its own (a plain object), or a class of unknown code (a notebook's).
+        Nothing is kept for a recipe that cannot be told from another one: where a value has no
+        description of its own (a plain object), or a class has no file (in a notebook).
+
+        Args:
+            recipe: Everything that decides what is trained, by name.
+            device: Where tensors are loaded to.
+
+        Raises:
+            ValueError: Naming the file, if what was kept is damaged.
         """
         text = {name: repr(value) for name, value in recipe.items()}
         used = sources(recipe.values())
@@ -97,8 +107,7 @@ class _Kept(Place):
             tensors = load(opened_tensors(self._model, _AGAIN)[0])
             self.finished = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         elif self.path.is_file():
-            content = io.BytesIO(opened(self.path, _AGAIN))
-            self.begun = torch.load(content, map_location=self.device, weights_only=True)
+            self.begun = unpacked(opened(self.path, _AGAIN), self.device)
 
     def keep(self, progress: Callable[[], Mapping[str, Any]]) -> None:
         self._latest = progress()
@@ -106,12 +115,10 @@ class _Kept(Place):
             self.settle()
 
     def settle(self) -> None:
-        """Writes the latest progress, if any is unwritten."""
+        """Writes the latest progress, if it is not written yet."""
         if self._latest is None or self.path is None:
             return
-        content = io.BytesIO()
-        torch.save(dict(self._latest), content)
-        atomically(self.path, sealed(content.getvalue()))
+        atomically(self.path, sealed(packed(self._latest)))
         self._latest, self._written = None, time.monotonic()
 
     def finish(self, state: Mapping[str, Tensor]) -> None:
@@ -125,7 +132,7 @@ class _Kept(Place):
 
 
 def fingerprint(*tensors: Tensor) -> str:
-    """A hash of tensors: of their shapes, types and values, wherever they are."""
+    """A hash of the shapes, types and values of tensors, on whatever device they are."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())

@@ -1,1 +1,1 @@
-"""Labelled data, a source a file."""
+"""Labelled data, one source per file."""

@@ -1,4 +1,4 @@
-"""Data that are already in memory: a user's own tensors."""
+"""Data that are already in memory, such as a user's own tensors."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from arena.data.source import Source
 
 @dataclass(frozen=True)
 class Given(Source):
-    """The given examples, checked (box, labels, finite values) when the game is dealt.
+    """The given examples. Box, labels and finite values are checked when the game is dealt.
 
     Attributes:
-        train: What defender and attacker train on; without `test`, also what is dealt.
-        test: What is dealt to the attacker.
+        train: The examples that both players train on; without `test`, some are dealt instead.
+        test: The examples that are dealt to the attacker.
     """
 
     train: Labelled

@@ -18,7 +18,7 @@ class Subset(Source):
         of: The data.
         classes: Which classes to keep; None keeps all.
         train: The most training examples to keep, drawn at random; None keeps all.
-        seed: Of the draw of these.
+        seed: Seed of that draw.
     """
 
     of: Source
@@ -33,10 +33,10 @@ class Subset(Source):
             raise ValueError(f"Subset.classes = {list(kept)} must name two classes or more, once")
 
     def load(self) -> tuple[Labelled, Labelled | None]:
-        """The part of each split; the test examples are kept whole.
+        """The chosen part of both splits; `train` limits the training examples alone.
 
         Raises:
-            ValueError: If a class is none of the data's, or nothing is left.
+            ValueError: If the data do not have one of the classes, or no example is left.
         """
         train, test = self.of.load()
         train = self._kept(train, "training data")

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from arena.checksums import opened, sealed
 from arena.core import Player, Strategy
-from arena.files import atomically
+from arena.files import atomically, packed, unpacked
 from arena.games.game import Board, Entry
 from arena.identity import code
-from arena.log import packed, read_checkpoint, unpacked
+from arena.log import read_checkpoint
 from arena.store import fingerprint
 
 
@@ -72,8 +72,8 @@ def standing(folder: Path, players: Mapping[str, Player]) -> dict[str, KeptMove]
     """The moves that stand at the end of a match, by player, from its folder.
 
     Args:
-        folder: The match's.
-        players: The match's.
+        folder: The match's folder.
+        players: The match's players.
 
     Raises:
         ValueError: If its checkpoint is damaged.
@@ -82,7 +82,13 @@ def standing(folder: Path, players: Mapping[str, Player]) -> dict[str, KeptMove]
 
 
 def keep_moves(folder: Path, number: int, state: Mapping[str, Any]) -> None:
-    """Keeps the moves that stand at the end of a round, of an arena's `state_dict`."""
+    """Keeps the moves that stand at the end of a round.
+
+    Args:
+        folder: The match's folder.
+        number: The round's.
+        state: The arena's `state_dict` after the round.
+    """
     path = _kept(folder, number)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomically(path, sealed(packed({name: state[name] for name in ("standing", "ledgers")})))
@@ -92,9 +98,9 @@ def kept_moves(folder: Path, number: int, players: Mapping[str, Player]) -> dict
     """The moves of a round that were kept, by player.
 
     Args:
-        folder: The match's.
-        number: Of the round.
-        players: The match's.
+        folder: The match's folder.
+        number: The round's.
+        players: The match's players.
 
     Raises:
         ValueError: If they were not kept, or their file is damaged.

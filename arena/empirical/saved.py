@@ -1,4 +1,4 @@
-"""An empirical game as a file of tensors, for whoever computes with it elsewhere."""
+"""An empirical game as a file of tensors, so that other programs can compute with it."""
 
 import json
 from pathlib import Path
@@ -11,11 +11,11 @@ from arena.files import atomically
 
 
 def save(game: EmpiricalGame, path: Path) -> None:
-    """Writes a safetensors file: `attacker` and `defender` [D, A, E]; `most` [D, E], if known.
+    """Writes a game as a safetensors file.
 
-    And `answers`, [models, P], of those models whose answers are known, if there are any.
-
-    Names and what is missing are in its metadata, as JSON.
+    Its tensors are `attacker` and `defender` [D, A, E]; `most` [D, E], if that is known; and
+    `answers` [models, P], of the models whose answers are known, if there are any. Its metadata
+    holds names and missing cells, as JSON.
     """
     from safetensors.numpy import save as packed
 
