@@ -129,13 +129,15 @@ def opened_lines(path: Path, remedy: str) -> list[dict[str, Any]]:
 
 def sealed_tensors(packed: bytes) -> bytes:
     """The bytes of a safetensors file with a checksum of all of them in its metadata."""
-    header, body = _split(packed)
+    header, begin = _header(packed)
     metadata = {**header.pop("__metadata__", {}), "checksum": _BLANK}
     header = {"__metadata__": dict(sorted(metadata.items())), **header}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    blank = _LENGTH.pack(len(text)) + text + body
-    return _with_entry(blank, _hash(blank).hex())
+    head = _LENGTH.pack(len(text)) + text
+    start, end = _checksum_in(head)
+    checksum = _hash(head, packed[begin:]).hex().encode()
+    return b"".join((head[:start], checksum, head[end:], packed[begin:]))
 
 
 def opened_tensors(path: Path, remedy: str) -> tuple[bytes, dict[str, str]]:
@@ -146,25 +148,27 @@ def opened_tensors(path: Path, remedy: str) -> tuple[bytes, dict[str, str]]:
         ValueError: If the file is damaged, naming it and the remedy.
     """
     packed = path.read_bytes()
-    if not _ENTRY.search(packed):
+    start, end = _checksum_in(packed)
+    if start == end:
         raise damaged(path, "it has no checksum", remedy)
-    if packed != _with_entry(packed, _hash(_with_entry(packed, _BLANK)).hex()):
+    whole = memoryview(packed)
+    if _hash(whole[:start], _BLANK.encode(), whole[end:]).hex().encode() != packed[start:end]:
         raise damaged(path, "it does not fit its checksum", remedy)
-    metadata: dict[str, str] = _split(packed)[0]["__metadata__"]
+    metadata: dict[str, str] = _header(packed)[0]["__metadata__"]
     return packed, metadata
 
 
-def _with_entry(packed: bytes, checksum: str) -> bytes:
+def _checksum_in(packed: bytes) -> tuple[int, int]:
+    """Where the checksum of a safetensors file begins and ends; both are 0 if there is none."""
     entry = _ENTRY.search(packed)
-    assert entry is not None
-    return packed[: entry.start(1)] + checksum.encode() + packed[entry.end(1) :]
+    return (0, 0) if entry is None else entry.span(1)
 
 
-def _split(packed: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header and the tensors of a safetensors file."""
+def _header(packed: bytes) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its tensors begin."""
     (length,) = _LENGTH.unpack_from(packed)
     begin = _LENGTH.size + length
-    return json.loads(packed[_LENGTH.size : begin]), packed[begin:]
+    return json.loads(packed[_LENGTH.size : begin]), begin
 
 
 class _Mismatch(Exception):
@@ -181,5 +185,8 @@ def _verified(whole: bytes) -> bytes:
     return content
 
 
-def _hash(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=_DIGEST).digest()
+def _hash(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

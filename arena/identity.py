@@ -153,6 +153,8 @@ def _located(name: str) -> _File | Mapping[str, str]:
     if spec.origin is None or not spec.has_location:  # a folder without an __init__
         return {}
     path, is_package = Path(spec.origin), spec.submodule_search_locations is not None
+    if not path.is_file():  # in an archive
+        return {name: UNKNOWN}
     folders = name.count(".") + 1 + is_package
     package = name if is_package else name.rpartition(".")[0]
     return _File("/".join(path.parts[-folders:]), path, package)
