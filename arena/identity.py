@@ -255,7 +255,22 @@ def _parsed(file: _File) -> _Read:
         return _Read(hashlib.sha256(content).hexdigest(), ())
     imports = tuple(dict.fromkeys(_imports(tree, file.package)))
     _remove_docstrings(tree)
-    return _Read(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
+    return _Read(hashlib.sha256(_shape(tree).encode()).hexdigest(), imports)
+
+
+def _shape(node: Any) -> str:
+    """A syntax tree as text that is the same for every version of Python.
+
+    Unlike `ast.dump`, it leaves out all that is empty: newer versions have fields that older ones
+    lack.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(_shape, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    inner = ((name, getattr(node, name, None)) for name in node._fields)
+    said = [f"{name}={_shape(value)}" for name, value in inner if value is not None and value != []]
+    return f"{type(node).__name__}({','.join(said)})"
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

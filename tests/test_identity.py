@@ -1,5 +1,6 @@
 """What a result is kept under: the code that made it, all of it, and nothing else."""
 
+import ast
 import functools
 import importlib
 import os
@@ -272,3 +273,17 @@ def test_imports_inside_functions_count_but_not_pythons_own_library():
     found = sources([Late])
     assert "arena/attacks/honest.py" in found and UNKNOWN not in found.values()
     assert not any("json" in name for name in found)
+
+
+@pytest.mark.parametrize("name", ["core.py", "identity.py", "data/tabular.py"])
+def test_trees_have_one_text_if_and_only_if_they_are_equal(name):
+    tree = ast.parse((Path(arena.__file__).parent / name).read_text())
+    found = {(ast.dump(node), identity._shape(node)) for node in ast.walk(tree)}
+    assert len({dump for dump, _ in found}) == len(found) == len({text for _, text in found})
+
+
+def test_the_text_of_a_tree_has_nothing_that_a_version_of_python_may_lack():
+    function = ast.parse("def f(): ...").body[0]
+    function.type_params = []  # from Python 3.12 on
+    function._fields = (*function._fields, "a_field_of_the_future", "type_params")
+    assert identity._shape(function) == identity._shape(ast.parse("def f(): ...").body[0])
