@@ -55,11 +55,14 @@ def test_wong_and_kolters_network(model):
 
 @pytest.mark.parametrize("model", [resnet2b], indirect=True)
 def test_resnet2b(model):
-    """At 2/255: a complete verifier proves 26.88 % of 10,000 images right, PGD leaves 54.82 %."""
+    """At 2/255 on 10,000 images: CROWN proves 26.88 % right, PGD leaves 54.82 % right.
+
+    Both are from the benchmark's own table (VNN-COMP 2021, cifar10_resnet, ResNet-2B).
+    """
     data, space = cifar10()[:100], Linf(2 / 255)
     wrong = mistaken(model, data, space)
     sure = Crown().certified(model.module, data.x, data.y, space, 20)
     print(f"CROWN: at least {share(sure):.1f} % right, PGD {share(~wrong):.1f} %")
     assert not (sure & wrong).any()
     sampling = 3 * 100 * (0.2688 * 0.7312 / len(data)) ** 0.5
-    assert 0 < share(sure) <= 26.88 + sampling
+    assert share(sure) == pytest.approx(26.88, abs=sampling)
