@@ -67,8 +67,9 @@ class ResponseGraph:
     @property
     def certain(self) -> Any:
         """The graph of certain edges only, over the same profiles."""
-        edges = [(one, other) for one, other, sure in self.graph.edges.data("certain") if sure]
-        found = nx.DiGraph(edges)
+        found = nx.DiGraph()
+        sure = self.graph.edges.data("certain")
+        found.add_edges_from((one, other) for one, other, certain in sure if certain)
         found.add_nodes_from(self.graph)
         return found
 

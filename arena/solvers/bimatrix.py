@@ -129,12 +129,13 @@ def _verified(a: Array, b: Array, x: Array, y: Array) -> Nash:
 def _components(
     pairs: list[tuple[int, int]], rows: Array, columns: Array
 ) -> tuple[tuple[Subset, ...], ...]:
-    graph = nx.Graph((("row", v), ("column", w)) for v, w in pairs)
+    graph = nx.Graph()
+    graph.add_edges_from((("row", v), ("column", w)) for v, w in pairs)
     found = []
     for component in nx.connected_components(graph):
         sides = [[node for node in component if node[0] == side] for side in ("row", "column")]
         # With each side made a clique of its own, maximal cliques are the maximal bicliques.
-        joined = nx.Graph(graph.subgraph(component))
+        joined = graph.subgraph(component).copy()
         joined.add_edges_from(edge for side in sides for edge in combinations(side, 2))
         subsets = []
         for clique in nx.find_cliques(joined):

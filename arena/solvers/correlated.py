@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import block_array, block_diag, csr_array
+from scipy.sparse import block_diag, coo_array, csr_array, vstack
 from scipy.special import log_softmax
 
 from arena.solvers.payoffs import Array, bimatrix, matrix, span, unit
@@ -43,10 +43,10 @@ def correlated(row: ArrayLike, column: ArrayLike, objective: ArrayLike) -> Media
     a, b = bimatrix(row, column)
     m, n = a.shape
     # A profile (i, j) is variable n i + j. For each i and k: sum_j p_ij (A_kj - A_ij) <= 0.
-    of_row = block_diag([np.delete(a - a[i], i, axis=0) for i in range(m)])
-    of_column = block_diag([np.delete(b.T - b[:, j], j, axis=0) for j in range(n)]).tocsc()
+    of_row = _blocks([np.delete(a - a[i], i, axis=0) for i in range(m)])
+    of_column = _blocks([np.delete(b.T - b[:, j], j, axis=0) for j in range(n)])
     by_row = np.arange(m * n).reshape(n, m).T.ravel()
-    return _mediated(a, b, csr_array(of_row), csr_array(of_column[:, by_row]), objective)
+    return _mediated(a, b, of_row, of_column[:, by_row], objective)
 
 
 def coarse_correlated(row: ArrayLike, column: ArrayLike, objective: ArrayLike) -> Mediation:
@@ -63,13 +63,18 @@ def coarse_correlated(row: ArrayLike, column: ArrayLike, objective: ArrayLike) -
     return _mediated(a, b, csr_array(of_row), csr_array(of_column), objective)
 
 
+def _blocks(blocks: list[Array]) -> csr_array:
+    # Sparse arrays in, a sparse array out: of dense blocks scipy makes the older sparse matrix.
+    return csr_array(block_diag([coo_array(block) for block in blocks]))
+
+
 def _mediated(
     a: Array, b: Array, of_row: csr_array, of_column: csr_array, objective: ArrayLike
 ) -> Mediation:
     wanted = matrix(objective, "the objective")
     if wanted.shape != a.shape:
         raise ValueError(f"the objective needs shape {a.shape}, not {wanted.shape}")
-    gains = block_array([[of_row / span(a)], [of_column / span(b)]]).tocsr()
+    gains = csr_array(vstack([of_row / span(a), of_column / span(b)]))
     found = best_mixture(1 - unit(wanted).ravel(), gains)
     assert found is not None, "a Nash equilibrium is a correlated one"
     p = found.mixture
