@@ -14,8 +14,8 @@ from arena.empirical.conversions import normal_form, to_nashpy, to_openspiel
 from arena.empirical.game import EmpiricalGame
 from arena.solvers.alpha_rank import alpha_rank
 from arena.solvers.bimatrix import all_equilibria
-from arena.solvers.correlated import quantal_response
 from arena.solvers.nfg import read, write
+from arena.solvers.quantal import quantal_response
 from arena.solvers.zero_sum import solve
 
 pytestmark = pytest.mark.peers

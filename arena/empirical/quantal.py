@@ -1,9 +1,9 @@
-"""What players do who make mistakes, and the more seldom the more these cost.
+"""Quantal responses of an empirical game: players who make costly mistakes less often.
 
-Logit equilibria (McKelvey & Palfrey 1995) of the payoffs' means: each player plays its moves in
-proportion to exp(rationality x payoff) against the other, who does the same. Rationality 0 is
-uniform play; as it grows the branch ends in a Nash equilibrium. How much of it a real attacker has
-is not for the game to say, so that a path over several is shown.
+Logit equilibria (McKelvey & Palfrey 1995) of the mean payoffs: each player plays its moves with
+probabilities proportional to exp(rationality x payoff), against an opponent who does the same.
+Rationality 0 is uniform play; as it grows the branch ends in a Nash equilibrium. The game does not
+say how rational a real attacker is, so a path over several rationalities is shown.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ import numpy as np
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.general_sum import means, paid
 from arena.estimate import Estimate
-from arena.solvers.correlated import quantal_responses
 from arena.solvers.payoffs import Array
+from arena.solvers.quantal import quantal_responses
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Quantal:
     Attributes:
         rationality: In units of 1 / payoff.
         models: The defender's mixture [D].
-        attacks: The attacker's [A].
+        attacks: The attacker's mixture [A].
         defender: The defender's payoff.
-        attacker: The attacker's.
+        attacker: The attacker's payoff.
+        residual: The largest distance of any probability from the exact quantal response.
     """
 
     rationality: float
@@ -35,21 +36,27 @@ class Quantal:
     attacks: Array
     defender: Estimate
     attacker: Estimate
+    residual: float
 
 
 @dataclass(frozen=True)
 class QuantalPath:
-    """By rationality, ascending; why some are missing, if the branch was not followed so far."""
+    """Quantal responses by rationality.
+
+    Attributes:
+        points: By ascending rationality.
+        refusal: Why the highest rationalities are missing; None if all are there.
+    """
 
     points: tuple[Quantal, ...]
     refusal: str | None
 
 
 def quantal_path(games: Sequence[EmpiricalGame], rationalities: Sequence[float]) -> QuantalPath:
-    """Quantal responses at some rationalities, equal for both players.
+    """Quantal responses at several rationalities, equal for both players.
 
     Args:
-        games: One a seed, of the same models and attacks.
+        games: One per seed, of the same models and attacks.
         rationalities: In any order, at least 0.
 
     Raises:
@@ -61,7 +68,7 @@ def quantal_path(games: Sequence[EmpiricalGame], rationalities: Sequence[float])
         responses = quantal_responses(means(games, "defender"), means(games, "attacker"), asked)
         for rationality, each in zip(asked, responses, strict=True):
             payoffs = paid(games, np.outer(each.row, each.column))
-            points.append(Quantal(rationality, each.row, each.column, *payoffs))
+            points.append(Quantal(rationality, each.row, each.column, *payoffs, each.residual))
     except ArithmeticError as error:
         return QuantalPath(tuple(points), str(error))
     return QuantalPath(tuple(points), None)

@@ -11,9 +11,10 @@ import numpy as np
 
 from arena.solvers.alpha_rank import alpha_rank
 from arena.solvers.bimatrix import all_equilibria
-from arena.solvers.correlated import coarse_correlated, correlated, quantal_response
+from arena.solvers.correlated import coarse_correlated, correlated
 from arena.solvers.payoffs import Array
 from arena.solvers.protocols import values
+from arena.solvers.quantal import quantal_response
 from arena.solvers.stackelberg import mixed_commitment, pure_commitment
 from arena.solvers.zero_sum import solve
 
