@@ -114,6 +114,15 @@ def test_subsets_that_touch_are_one_component():
     assert sorted((len(s.rows), len(s.columns)) for s in component) == [(1, 2), (2, 1)]
 
 
+def test_offsets_far_above_the_span_change_no_equilibrium():
+    """The sums are exact: 2^45 and small whole numbers, spans of 6e-12 of the offset."""
+    for seed in range(5):
+        a, b = np.random.default_rng(seed).integers(-100, 101, (2, 4, 5)).astype(float)
+        plain, moved = all_equilibria(a, b), all_equilibria(a + 2.0**45, b - 2.0**45)
+        assert listed(moved) == listed(plain)
+        assert max(one.regret for one in moved.extreme) <= 1e-9
+
+
 @settings(max_examples=30)
 @given(GAMES, st.randoms(use_true_random=False))
 def test_no_profitable_deviation_anywhere_in_any_subset(game, random):

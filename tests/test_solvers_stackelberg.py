@@ -120,6 +120,17 @@ def test_units_do_not_matter(scale):
     assert weak.value / scale == pytest.approx(3.5)
 
 
+def test_an_offset_far_above_the_span_changes_nothing_but_the_value():
+    """The sums are exact: 2^45 and small whole numbers, a span of 6e-12 of the offset."""
+    for seed in range(5):
+        a, b = np.random.default_rng(seed).integers(-100, 101, (2, 4, 5)).astype(float)
+        for ties in ("strong", "weak"):
+            plain, moved = mixed_commitment(a, b, ties), mixed_commitment(a + 2.0**45, b, ties)
+            assert moved.mixture == pytest.approx(plain.mixture, abs=1e-12)
+            assert (moved.replies, moved.attained) == (plain.replies, plain.attained)
+            assert moved.value - 2.0**45 == pytest.approx(plain.value, abs=2.0**-7)  # last digit
+
+
 def test_a_legitimate_user_who_is_an_attacker_a_fraction_of_the_time():
     # The defender admits or refuses. The honest always ask (worth 1 if admitted); an attacker asks
     # at a cost of 1/2 or stays away, gains 1 if admitted, and then costs 4. Admitting half of those

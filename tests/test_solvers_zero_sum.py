@@ -105,6 +105,17 @@ def test_payoffs_of_any_scale(scale, shift):
     assert found.gap / scale <= 1e-9
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_an_offset_far_above_the_span_changes_nothing_but_the_value(seed):
+    """The sums are exact: 2^45 and small whole numbers, a span of 6e-12 of the offset."""
+    payoffs = np.random.default_rng(seed).integers(-100, 101, (4, 5)).astype(float)
+    plain, moved = zero_sum.solve(payoffs), zero_sum.solve(2.0**45 + payoffs)
+    assert moved.row == pytest.approx(plain.row, abs=1e-12)
+    assert moved.column == pytest.approx(plain.column, abs=1e-12)
+    assert moved.gap <= 1e-9 * span(payoffs)
+    assert moved.value - 2.0**45 == pytest.approx(plain.value, abs=2.0**-7)  # its last digit
+
+
 def test_payoffs_of_very_different_sizes_are_solved_to_the_gap_that_is_reported():
     # By hand: value 1 / (1 + 1e9), far below any tolerance that is absolute.
     found = zero_sum.solve([[1, 0], [0, 1e-9]])

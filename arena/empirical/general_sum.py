@@ -17,7 +17,7 @@ from arena.solvers.bimatrix import all_equilibria
 from arena.solvers.correlated import coarse_correlated, correlated
 from arena.solvers.payoffs import Array
 from arena.solvers.stackelberg import (
-    Commitment,
+    LeaderCommitment,
     Ties,
     bayesian_commitment,
     mixed_commitment,
@@ -90,19 +90,19 @@ def general_sum(games: Sequence[EmpiricalGame]) -> GeneralSum:
 
 
 def _commitments(games: Sequence[EmpiricalGame], u: Array, w: Array, ties: Ties) -> list[Outcome]:
-    favour = "for" if ties == "strong" else "against"
+    favor = "for" if ties == "strong" else "against"
     found = []
     for commitment, commit in (("pure", pure_commitment), ("mixed", mixed_commitment)):
         for leader, own, other in (("defender", u, w), ("attacker", w.T, u.T)):
             moves = commit(own, other, ties)
             profiles = _profiles(moves, own.shape[1])
-            name = f"{leader} commits, {commitment}, ties {favour} it"
+            name = f"{leader} commits, {commitment}, ties {favor} it"
             transposed = profiles if leader == "defender" else profiles.T
             found.append(_outcome(games, name, transposed, moves.attained))
     return found
 
 
-def _profiles(moves: Commitment, replies: int) -> Array:
+def _profiles(moves: LeaderCommitment, replies: int) -> Array:
     (reply,) = moves.replies
     return np.outer(moves.mixture, np.eye(replies)[reply])
 

@@ -148,15 +148,15 @@ class Protocol(Declared):
         """
         if other._finely and not self._finely:
             return False
-        if self._favour == other._favour == 1:
+        if self._favor == other._favor == 1:
             for mine, theirs in ((self.share, other.share), (self.queries, other.queries)):
                 if mine is not None and theirs is not None:
                     return mine >= theirs
             return False
-        return self._favour <= other._favour
+        return self._favor <= other._favor
 
     @property
-    def _favour(self) -> int:
+    def _favor(self) -> int:
         """From all that the attacker can see, 0, to all that the defender can, 3."""
         if self.observation == "move":
             return 0 if self.order == "defender_first" else 3

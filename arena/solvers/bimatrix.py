@@ -1,13 +1,13 @@
 """All Nash equilibria of small bimatrix games, degenerate ones included.
 
-A [m, n] are the row player's payoffs, B [m, n] the column player's. Vertex enumeration of the
-best-response polytopes {x >= 0, x'B <= 1} and {y >= 0, Ay <= 1}, payoffs moved above 0 (Mangasarian
-1964; von Stengel 2002, "Computing equilibria for two-person games", section 2): pairs of vertices
-where every action is unused or a best reply are the *extreme* equilibria. All others are mixtures
-of them: maximal sets X x Y with every pair an equilibrium span the maximal Nash subsets (Winkels
-1979), and those that touch make up a component (Avis, Rosenberg, Savani & von Stengel 2010). A game
-without ties has isolated points only. Accuracy matrices tie constantly; support enumeration then
-misses equilibria.
+A [m, n] are the row player's payoffs, B [m, n] the column player's. The method enumerates the
+vertices of the best-response polytopes {x >= 0, x'B <= 1} and {y >= 0, Ay <= 1}, with payoffs moved
+above 0 (Mangasarian 1964; von Stengel 2002, "Computing equilibria for two-person games", section
+2). A pair of vertices in which every action is unused or a best reply is an *extreme* equilibrium.
+All other equilibria are mixtures of these: maximal sets X x Y of which every pair is an equilibrium
+span the maximal Nash subsets (Winkels 1979), and subsets that touch form a component (Avis,
+Rosenberg, Savani & von Stengel 2010). A game without ties has isolated equilibria only. Accuracy
+matrices tie often, and support enumeration then misses equilibria.
 """
 
 import math
@@ -18,15 +18,22 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arena.solvers.payoffs import ROUNDING, Array, bimatrix, span, unit
+from arena.solvers.payoffs import ROUNDING, Array, bimatrix, lifted, span, unit
 
 LIMIT = 200_000
-"""Candidate vertices, (m + n choose n), up to which a game is small: 10 x 10 (a few seconds)."""
+"""The most candidate vertices, (m + n choose n), of a game: 10 x 10 passes (a few seconds)."""
 
 
 @dataclass(frozen=True)
 class Nash:
-    """Mixtures `row` [m], `column` [n]; both payoffs; the most that either gains by deviating."""
+    """One equilibrium.
+
+    Attributes:
+        row: The row player's mixture [m].
+        column: The column player's mixture [n].
+        payoffs: The row player's payoff and the column player's.
+        regret: The most that either player gains by deviating: 0 up to rounding.
+    """
 
     row: Array
     column: Array
@@ -35,8 +42,16 @@ class Nash:
 
 
 @dataclass(frozen=True)
-class Subset:
-    """Every mixture of `rows` [k, m] against every one of `columns` [l, n] is an equilibrium."""
+class NashSubset:
+    """A maximal Nash subset, by its corners.
+
+    Any mixture of the rows of `rows`, against any mixture of the rows of `columns`, is an
+    equilibrium.
+
+    Attributes:
+        rows: Mixtures of the row player [k, m].
+        columns: Mixtures of the column player [l, n].
+    """
 
     rows: Array
     columns: Array
@@ -44,20 +59,29 @@ class Subset:
 
 @dataclass(frozen=True)
 class Equilibria:
-    """The extreme equilibria; the components, each by its maximal subsets; whether there are ties.
+    """All equilibria of a game.
 
-    `degenerate`: some mixture has more best replies than actions in use. Only then may a component
-    be more than a point, and the number of equilibria infinite or even.
+    Attributes:
+        extreme: The extreme equilibria.
+        components: The connected components of the equilibria, each as its maximal Nash subsets.
+        degenerate: Whether some mixture has more best replies than actions in use. Only then can a
+            component be more than a point, and the number of equilibria infinite or even.
     """
 
     extreme: tuple[Nash, ...]
-    components: tuple[tuple[Subset, ...], ...]
+    components: tuple[tuple[NashSubset, ...], ...]
     degenerate: bool
 
 
 @dataclass(frozen=True)
 class _Vertices:
-    """Mixtures [V, k], which actions they use [V, k], which replies are best to them [V, l]."""
+    """The vertices of a best-response polytope.
+
+    Attributes:
+        mixtures: [V, k].
+        used: Whether a mixture uses an action, [V, k].
+        best: Whether a reply is a best one to a mixture, [V, l].
+    """
 
     mixtures: Array
     used: NDArray[np.bool_]
@@ -65,11 +89,15 @@ class _Vertices:
 
 
 def all_equilibria(row: ArrayLike, column: ArrayLike) -> Equilibria:
-    """All Nash equilibria; payoffs that differ by less than 1e-9 of their span are ties.
+    """All Nash equilibria; payoffs that differ by less than 1e-9 of their span are tied.
+
+    Args:
+        row: A [m, n].
+        column: B [m, n].
 
     Raises:
-        ValueError: If payoffs do not fit or are not finite, or the game is too large.
-        ArithmeticError: If an answer fails its verification.
+        ValueError: If the shapes differ, a payoff is not finite, or the game is too large.
+        ArithmeticError: If an equilibrium found is none when verified.
     """
     a, b = bimatrix(row, column)
     m, n = a.shape
@@ -83,16 +111,18 @@ def all_equilibria(row: ArrayLike, column: ArrayLike) -> Equilibria:
     pairs = [(int(v), int(w)) for v, w in np.argwhere(unfit == 0)]
     extreme = tuple(_verified(a, b, rows.mixtures[v], columns.mixtures[w]) for v, w in pairs)
     if not extreme:
-        raise ArithmeticError("no equilibrium found, yet there is one: payoffs too ill-conditioned")
+        raise ArithmeticError(
+            "no equilibrium was found, although every game has one: payoffs are too ill-conditioned"
+        )
     degenerate = any((vertex.best.sum(1) > vertex.used.sum(1)).any() for vertex in (rows, columns))
     return Equilibria(extreme, _components(pairs, rows.mixtures, columns.mixtures), degenerate)
 
 
 def _vertices(payoffs: Array) -> _Vertices:
-    """The vertices but 0 of {z >= 0, z'payoffs <= 1}, payoffs [k, l] in [1, 2], as mixtures.
+    """The vertices except 0 of {z >= 0, z'payoffs <= 1}, payoffs [k, l] in [1, 2], as mixtures.
 
-    A vertex with k' entries above 0 is the only solution of some k' of the inequalities as
-    equations. It is known by its support and by all the inequalities that are tight there.
+    A vertex with k' entries above 0 is the unique solution of k' of the inequalities, taken as
+    equations. It is identified by its support and by all inequalities that are tight there.
     """
     k, replies = payoffs.shape
     found: dict[tuple[bytes, bytes], Array] = {}
@@ -118,30 +148,33 @@ def _vertices(payoffs: Array) -> _Vertices:
 
 
 def _verified(a: Array, b: Array, x: Array, y: Array) -> Nash:
-    row_payoffs, column_payoffs = a @ y, x @ b
-    payoffs = float(x @ row_payoffs), float(y @ column_payoffs)
-    regrets = row_payoffs.max() - payoffs[0], column_payoffs.max() - payoffs[1]
+    row_payoffs, column_payoffs = lifted(a) @ y, x @ lifted(b)
+    row, column = float(x @ row_payoffs), float(y @ column_payoffs)
+    regrets = float(row_payoffs.max()) - row, float(column_payoffs.max()) - column
     if regrets[0] > 10 * ROUNDING * span(a) or regrets[1] > 10 * ROUNDING * span(b):
-        raise ArithmeticError(f"an equilibrium leaves gains of {regrets}: ill-conditioned payoffs")
-    return Nash(x, y, payoffs, max(0.0, *map(float, regrets)))
+        raise ArithmeticError(
+            f"an equilibrium found leaves gains of {regrets[0]:.2g} and {regrets[1]:.2g}: payoffs "
+            "are too ill-conditioned"
+        )
+    return Nash(x, y, (float(a.min()) + row, float(b.min()) + column), max(0.0, *regrets))
 
 
 def _components(
     pairs: list[tuple[int, int]], rows: Array, columns: Array
-) -> tuple[tuple[Subset, ...], ...]:
+) -> tuple[tuple[NashSubset, ...], ...]:
     graph = nx.Graph()
     graph.add_edges_from((("row", v), ("column", w)) for v, w in pairs)
     found = []
     for component in nx.connected_components(graph):
         sides = [[node for node in component if node[0] == side] for side in ("row", "column")]
-        # With each side made a clique of its own, maximal cliques are the maximal bicliques.
+        # Once each side is made a clique, the maximal cliques are the maximal bicliques.
         joined = graph.subgraph(component).copy()
         joined.add_edges_from(edge for side in sides for edge in combinations(side, 2))
         subsets = []
         for clique in nx.find_cliques(joined):
             v = sorted(i for side, i in clique if side == "row")
             w = sorted(i for side, i in clique if side == "column")
-            if v and w:  # a whole side on its own is no equilibrium
-                subsets.append(((v, w), Subset(rows[v], columns[w])))
+            if v and w:  # one whole side alone is a clique too, but no equilibrium
+                subsets.append(((v, w), NashSubset(rows[v], columns[w])))
         found.append(tuple(subset for _, subset in sorted(subsets, key=lambda one: one[0])))
     return tuple(found)

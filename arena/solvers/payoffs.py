@@ -1,7 +1,8 @@
-"""Payoffs and mixtures as arrays: checked once, where they enter a solver.
+"""Payoffs and mixtures as arrays, checked once, where they enter a solver.
 
-Rows are the actions of the row player, columns those of the column player. What is missing (NaN)
-or infinite is refused by name, since every solver would carry it silently into its answer.
+Rows are the actions of the row player, columns those of the column player. Missing (NaN) and
+infinite entries are refused by their place, since every solver would carry them silently into its
+answer.
 """
 
 import numpy as np
@@ -10,15 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 ROUNDING = 1e-9
-"""What is smaller than this share of the payoffs' span is a tie."""
+"""Payoffs that differ by less than this share of their span are tied."""
+
+FAILED = 1e-6
+"""A linear program whose gap exceeds this share of the payoffs' span was not solved."""
 
 
 def tensor(payoffs: ArrayLike, ndim: int, name: str = "payoffs") -> Array:
     """The payoffs as float64 with `ndim` axes, none of them empty.
 
     Raises:
-        ValueError: If they are ragged, of another shape, empty, or not finite, naming the first
-            such entry; if their span overflows.
+        ValueError: If they are ragged, empty or have another number of axes; if an entry is not
+            finite, with its place; if their span overflows.
     """
     try:
         found = np.asarray(payoffs, dtype=float)
@@ -36,12 +40,12 @@ def tensor(payoffs: ArrayLike, ndim: int, name: str = "payoffs") -> Array:
 
 
 def matrix(payoffs: ArrayLike, name: str = "payoffs") -> Array:
-    """A checked payoff matrix [m, n]; see `tensor`."""
+    """The payoff matrix [m, n], checked as by `tensor`."""
     return tensor(payoffs, 2, name)
 
 
 def bimatrix(row: ArrayLike, column: ArrayLike) -> tuple[Array, Array]:
-    """Both players' checked payoffs, [m, n] each.
+    """Both players' payoff matrices, [m, n] each, checked.
 
     Raises:
         ValueError: As `tensor`, and if the shapes differ.
@@ -53,21 +57,31 @@ def bimatrix(row: ArrayLike, column: ArrayLike) -> tuple[Array, Array]:
 
 
 def span(payoffs: Array) -> float:
-    """Largest less smallest payoff; 1 where all are equal, so that one may divide by it."""
+    """Largest less smallest payoff; 1 if all are equal, so that it can be a divisor."""
     return float(payoffs.max() - payoffs.min()) or 1.0
+
+
+def lifted(payoffs: Array) -> Array:
+    """The same game with a lowest payoff of 0.
+
+    Sums of its payoffs are rounded in proportion to their span, not to an offset, which may be many
+    times as large.
+    """
+    moved: Array = payoffs - payoffs.min()
+    return moved
 
 
 def unit(payoffs: Array) -> Array:
     """The same game in [0, 1]: solvers' tolerances are absolute, payoffs may be 1e-9 or 1e9."""
-    scaled: Array = (payoffs - payoffs.min()) / span(payoffs)
+    scaled: Array = lifted(payoffs) / span(payoffs)
     return scaled
 
 
 def mixture(weights: ArrayLike, size: int, name: str = "mixture") -> Array:
-    """A checked probability vector [size].
+    """The probability vector [size], checked.
 
     Raises:
-        ValueError: If it has another size, an entry that is negative or not finite, or a sum
+        ValueError: If it has another size, if an entry is negative or not finite, or if the sum is
             further than 1e-9 from 1.
     """
     found = np.asarray(weights, dtype=float)
@@ -79,7 +93,7 @@ def mixture(weights: ArrayLike, size: int, name: str = "mixture") -> Array:
 
 
 def normalized(weights: Array) -> Array:
-    """A solver's weights as a mixture: rounding below zero cut off, sum 1."""
+    """A solver's weights as a mixture: rounding errors below 0 are cut off, the sum is 1."""
     cut = np.maximum(weights, 0.0)
     shares: Array = cut / cut.sum()
     return shares

@@ -1,4 +1,4 @@
-"""The linear program that all commitments and correlated equilibria are: over mixtures, by HiGHS.
+"""The linear program behind commitments, correlated equilibria and informed attackers, by HiGHS.
 
 minimize c'(x, t)  subject to  R (x, t) <= 0,  x a mixture [m],  t [k] free
 """
@@ -15,12 +15,18 @@ from arena.solvers.payoffs import Array, normalized
 Method = Literal["highs-ds", "highs-ipm"]
 
 TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-"""HiGHS's own 1e-7, absolute, would show in the gaps."""
+"""HiGHS's default of 1e-7, which is absolute, would show in the gaps."""
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The mixture x [m], the free variables t [k], and the price (>= 0) of each of the rows."""
+    """The solution of the program.
+
+    Attributes:
+        mixture: x [m].
+        free: t [k].
+        prices: The dual price of each row of R, at least 0.
+    """
 
     mixture: Array
     free: Array
@@ -33,13 +39,14 @@ def best_mixture(
     free: int = 0,
     method: Method = "highs-ds",
 ) -> Optimum | None:
-    """The optimal mixture and free variables, or None if no mixture will do.
+    """The optimal mixture and free variables; None if no mixture is feasible.
 
     Args:
-        cost: c [m + k]; keep it and the rows near 1, since the solver's tolerances are absolute.
-        rows: R [any number, m + k].
-        free: k, the number of free variables, the last ones.
-        method: HiGHS's simplex, or its interior point for what is large.
+        cost: c [m + k]; scale it and the rows to about 1, since the solver's tolerances are
+            absolute.
+        rows: R [number of rows, m + k].
+        free: k; the free variables are the last ones.
+        method: HiGHS's simplex, or its interior point method for large programs.
 
     Raises:
         ArithmeticError: If HiGHS fails, or t is unbounded.
