@@ -1,5 +1,7 @@
 """Gambit's files: what is written is read bit by bit, what is wrong is named."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,26 +64,77 @@ def test_counts_stand_for_names():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "starts with ''"),
-        ("EFG 2 R", "starts with 'EFG' instead of NFG 1"),
+        ("", "starts with the end"),
+        ("EFG 2 R", "starts with EFG instead of NFG 1"),
         ('NFG 1 X "" { "P" "Q" }', "R or D"),
         ('NFG 1 R title { "P" "Q" }', "the title should be quoted, not title"),
-        ('NFG 1 R "" { "P" "Q" "S" } { 1 1 1 } 1 2 3', "3 players.*two are read"),
+        ('NFG 1 R "" { "P" "Q" "S" } { 1 1 1 } 1 2 3', "more than 2 players"),
         ('NFG 1 R ""\n{ "P" "Q" }\n{ 2 } 1 2 3 4', "line 3: strategies of 1 players"),
+        ('NFG 1 R "" { "P" } { 1 } 1', "1 players; games of two"),
         ('NFG 1 R "" { "P" "Q" } { 2 0 }', "none empty"),
+        ('NFG 1 R "" { "P" "Q" } { 1 1 1 } 1 1', "strategies of more than 2 players"),
         ('NFG 1 R "" { "P" "Q" } { 2 x }', "x stands where a number of strategies"),
         ('NFG 1 R "" { "P" "Q" } { 2 1 } 1 2 3', "3 payoffs for 2 x 1 profiles"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } 1 two', "two stands where a payoff"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } 1 1/0', "1/0 divides by 0"),
+        ('NFG 1 R "" { "P" "Q" } { 1 1 } 1 2 3', "more than 2 payoffs for 1 x 1"),
+        ('NFG 1 R "" { "P" "Q" } { 1 1 } { { "" 1 2 } }', "0 outcomes for 1 x 1"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } 1 nan', "nan stands where a payoff"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } 1 1e999', "inf"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } { { "" 1 2 } } 2', "outcome 2, but there are 1"),
-        ('NFG 1 R "" { "P" "Q" } { 1 1 } { { "" 1 2 } } 1 1', "2 outcomes for 1 x 1"),
+        ('NFG 1 R "" { "P" "Q" } { 1 1 } { { "" 1 2 } } 1 1', "more than 1 outcomes for 1 x 1"),
         ('NFG 1 R "" { "P" "Q" } { 1 1 } { { "" 1 } } 1', "} stands where a payoff"),
         ('NFG 1 R "" { "P" "Q', "stands where|should be quoted"),
     ],
 )
 def test_what_is_wrong_is_named(text, why):
+    with pytest.raises(ValueError, match=why):
+        read(text)
+
+
+HEAD = 'NFG 1 R "" { "P" "Q" } '
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (HEAD + "{ 999999999 999999999 } 1 2", "999999999 x 999999999 profiles; at most 250000"),
+        (HEAD + "{ 501 500 } 1 2", "501 x 500 profiles; at most 250000"),
+        (HEAD + "{ 500 500 } 1 2", "2 payoffs for 500 x 500"),
+        (HEAD + f"{{ {'9' * 5000} 1 }} 1 2", "9{40}... stands where a number of strategies"),
+        (HEAD + "{ 1 1 } 1 1e99999999/3", "1e99999999/3 stands where a payoff"),
+        (HEAD + "{ 1 1 } 1 1/" + "3" * 5000, "1/3{38}... stands where a payoff"),
+        (HEAD + "{ 1 1 } 1 " + "1" * 400 + "/3", "1{40}... is infinite"),
+        (HEAD + "{ 1 1 } 1 2" + " 3" * 10**6, "more than 2 payoffs for 1 x 1"),
+        ('NFG 1 R "' + "x" * 10**7, 'the title should be quoted, not "'),
+        ('NFG 1 R "' + "x" * 10**6 + '"', "the title has 1000002 characters; at most 65536"),
+        ('NFG 1 R "" { ' + '"P" ' * 10**6, "more than 2 players"),
+        ("x" * 10**7, "starts with x{40}... instead"),
+        ("x" * (2**24 + 1), "16777217 characters; at most 16777216 are read"),
+    ],
+    ids=range(13),
+)
+def test_what_is_beyond_a_limit_is_refused_before_it_takes_memory(text, why):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=why) as refused:
+            read(text)
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (HEAD + '{ { "a" } { ' + '"" ' * 5, "more than 4 strategies"),
+        (HEAD + "{ 1 1 } { " + '{ "" 1 2 } ' * 5, "more than 4 outcomes"),
+        (HEAD + "{ 1 5 } 1 2", "1 x 5 profiles; at most 4"),
+    ],
+)
+def test_what_is_listed_counts_towards_the_limit(text, why, monkeypatch):
+    monkeypatch.setattr("arena.solvers.nfg.PROFILES", 4)
     with pytest.raises(ValueError, match=why):
         read(text)
 
