@@ -1,5 +1,7 @@
 """Values by protocol: solved by hand, lawful, and covering the truth as often as they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from coverage_of_values import coverage
@@ -60,8 +62,30 @@ def test_matching_pennies_by_every_protocol():
     assert list(prices.values()) == pytest.approx([0.5, 0.5, 1, 0.25, 0, 0.5], abs=1e-9)
 
 
-def test_an_attack_an_example_takes_what_mixing_seemed_to_gain():
-    """By hand: mixing halves the loss of 1/2 against one attack, not against one an example."""
+def test_a_saddle_has_no_prices():
+    """By hand: row 0 is best against column 1, and the worst column for row 0 is column 1."""
+    payoffs = np.array([[3, 1, 2], [0, 0, 5]])
+    found = values([game(np.repeat(-payoffs[:, :, None], 3, axis=2))], SET, hold_out=False)
+    assert [value.estimate.mean for value in found.values] == pytest.approx([1, 1, 1, 1], abs=1e-9)
+    assert [price.estimate.mean for price in found.prices] == pytest.approx([0] * 4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "error"),
+    [(DEFENDER_FIRST, 0.6), (ATTACKER_FIRST, -0.6), (DEFENDER_FIRST_PER_EXAMPLE, 0.6)],
+)
+def test_values_that_break_weak_duality_are_refused(protocol, error, monkeypatch):
+    def wrong(payoffs, asked, channel=None):
+        found = solution(payoffs, asked, channel)
+        return replace(found, value=found.value + error * (asked == protocol))
+
+    monkeypatch.setattr("arena.empirical.values.solution", wrong)
+    with pytest.raises(ArithmeticError, match="weak duality fails"):
+        values([PENNIES], hold_out=False)
+
+
+def test_one_attack_per_example_takes_what_mixing_seemed_to_gain():
+    """By hand: mixing halves the loss of 1/2 against one attack, not against one per example."""
     found = values([SPLIT], hold_out=False)
     means = [found[protocol].estimate.mean for protocol in STANDARD]
     # Half seen: -.5 (.5) - .25 (.5).
@@ -184,6 +208,18 @@ def test_relabelling_changes_nothing(cost, chance):
 def test_affine_changes_go_through(cost, scale, shift):
     expected = scale * means(cost) - shift
     assert means(scale * cost + shift) == pytest.approx(expected, abs=1e-6 * (scale + 20))
+
+
+@few
+@given(small, st.integers(0, 100))
+def test_every_value_rises_with_the_payoffs(cost, seed):
+    """So that payoffs between two bounds have values between those of the bounds."""
+    gain = np.random.default_rng(seed).random(cost.shape)
+    half = {True: np.hstack([np.eye(len(cost)), np.ones((len(cost), 1))]) / 2, False: None}
+    for protocol in ALL:
+        shown = half[protocol.observation == "probe"]
+        low = solution(0.0 - cost, protocol, shown).value
+        assert low <= solution(gain - cost, protocol, shown).value + 1e-9
 
 
 @few

@@ -13,7 +13,7 @@ from test_empirical_values import PENNIES, game
 from arena.empirical.probe import channel, queried
 from arena.empirical.protocol import AT_ONCE, DEFENDER_FIRST, Protocol
 from arena.empirical.values import values
-from arena.solvers.protocols import through_probe
+from arena.solvers.informed import through_probe
 
 
 def answering(played, answers):

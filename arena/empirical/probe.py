@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.protocol import Protocol
+from arena.solvers.informed import glimpse
 from arena.solvers.payoffs import Array
-from arena.solvers.protocols import glimpse
 
 DRAWS = 50
 """Choices of the queried inputs that a channel averages over."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from arena.empirical.protocol import Protocol
+from arena.solvers.informed import per_example, through_probe
 from arena.solvers.payoffs import Array, tensor
-from arena.solvers.protocols import per_example, through_probe
 from arena.solvers.zero_sum import solve
 
 _ROUNDING = 1e-12  # of the largest payoff

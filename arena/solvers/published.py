@@ -12,8 +12,8 @@ import numpy as np
 from arena.solvers.alpha_rank import alpha_rank
 from arena.solvers.bimatrix import all_equilibria
 from arena.solvers.correlated import coarse_correlated, correlated
+from arena.solvers.informed import through_probe
 from arena.solvers.payoffs import Array
-from arena.solvers.protocols import values
 from arena.solvers.quantal import quantal_response
 from arena.solvers.stackelberg import mixed_commitment, pure_commitment
 from arena.solvers.zero_sum import solve
@@ -124,14 +124,14 @@ CLAIMS = (
         "value through a probe that errs 1 time in 10 (payoffs 0, 1)",
         0.1,
         "by hand: right where the probe is wrong",
-        lambda: values((1 + PENNIES) / 2, [[0.9, 0.1], [0.1, 0.9]]).probed or np.nan,
+        lambda: through_probe((1 + PENNIES) / 2, [[0.9, 0.1], [0.1, 0.9]]).value,
     ),
     Claim(
         "matching pennies",
         "price of going first",
         1,
         "by hand: 0 less -1",
-        lambda: values(PENNIES).price_to_defender,
+        lambda: solve(PENNIES).value - pure_commitment(PENNIES, -PENNIES).value,
     ),
     Claim(
         "matching pennies",

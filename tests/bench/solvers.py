@@ -7,9 +7,9 @@ import numpy as np
 from scipy.optimize import linprog
 
 from arena.solvers.alpha_rank import alpha_rank
+from arena.solvers.informed import per_example
 from arena.solvers.payoffs import unit
 from arena.solvers.programs import TIGHT
-from arena.solvers.protocols import per_example
 from arena.solvers.zero_sum import solve
 
 
