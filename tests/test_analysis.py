@@ -27,7 +27,7 @@ def test_a_table_says_what_the_values_say():
     assert rows["V_DF"][2:4] == ["-1.000 ± 0.000", "-1.000 ± 0.000"]
     prices = {row[0]: row[1:] for row in found.tables[1].rows}
     assert prices["the order gap"][:3] == ["1.000 ± 0.000", "1.000 ± 0.000", "yes"]
-    gains = prices["what mixing gains against an attack an example"]
+    gains = prices["what mixing gains against one attack per example"]
     assert gains[0] == "0.500 ± 0.000"
     (_, _, responses) = found.tables
     assert [row[:3] for row in responses.rows] == [

@@ -58,19 +58,19 @@ def test_a_missing_cell_is_named_where_payoffs_are_asked_for_and_the_rest_is_kep
 
 def test_what_does_not_fit_is_refused():
     cost = game().costs["defender"]
-    with pytest.raises(ValueError, match="each once"):
+    with pytest.raises(ValueError, match="each used once"):
         game(models=("plain", "plain"))
     with pytest.raises(ValueError, match="against needs"):
         game(against=(None, "plain", "other"))
     with pytest.raises(ValueError, match="against needs"):
         game(against=(None, "plain"))
-    with pytest.raises(ValueError, match="costs are needed"):
+    with pytest.raises(ValueError, match="give the costs of"):
         game(costs={"defender": cost})
-    with pytest.raises(ValueError, match="as many examples"):
+    with pytest.raises(ValueError, match="the same examples for both"):
         game(costs={"attacker": -cost[:, :, :2], "defender": cost})
     with pytest.raises(ValueError, match=r"\[models, attacks, examples\]"):
         game(cost[:, :2])
-    with pytest.raises(ValueError, match="none of the game"):
+    with pytest.raises(ValueError, match="is not in the game"):
         game(missing={("plain", "square"): "why"})
     with pytest.raises(ValueError, match=r"pgd on plain on trained is not finite"):
         broken = cost.astype(float)

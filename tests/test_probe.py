@@ -101,7 +101,7 @@ def test_whose_answers_are_not_known_cannot_be_asked():
     with pytest.raises(ValueError, match="answers of m0 are not known"):
         values([one], [asked(1)])
     assert values([one.part(models=["m1"])], [asked(1)]).values[0].estimate.mean == -1
-    with pytest.raises(ValueError, match="as many for each"):
+    with pytest.raises(ValueError, match="equally many for each"):
         replace(one, answers={"m0": np.array([1]), "m1": np.array([1, 2])})
     with pytest.raises(ValueError, match="'m9'"):
         replace(one, answers={"m9": np.array([1])})

@@ -27,18 +27,18 @@ WORDS = itertools.product(
     ("declared", "why"),
     [
         (("simultaneous", "move", "pure"), "white box.*write order=defender_first"),
-        (("simultaneous", "mixture", "mixed"), "sees nothing: write observation=nothing"),
+        (("simultaneous", "mixture", "mixed"), "see nothing: write observation=nothing"),
         (("simultaneous", "nothing", "pure"), "saddle.*write commitment=mixed"),
         (("defender_first", "nothing", "mixed"), "black box.*observation=probe.*simultaneous"),
         (("attacker_first", "nothing", "mixed"), "write order=simultaneous"),
-        (("attacker_first", "probe", "mixed"), "attacker's.*write order=defender_first"),
+        (("attacker_first", "probe", "mixed"), "shows the attacker.*write order=defender_first"),
         (("defender_first", "mixture", "pure"), "write observation=move"),
         (("defender_first", "move", "mixed"), "write commitment=pure"),
         (("defender_first", "probe", "pure"), "no probe.*write observation=move"),
         (("attacker_first", "move", "pure", "example"), r"reasonable time.*\(models - 1\)"),
-        (("defender_first", "probe", "mixed"), "either share or queries"),
-        (("defender_first", "probe", "mixed", "set", 0.5, 3), "either share or queries"),
-        (("simultaneous", "nothing", "mixed", "set", 0.5), "are a probe's"),
+        (("defender_first", "probe", "mixed"), "one of share and queries"),
+        (("defender_first", "probe", "mixed", "set", 0.5, 3), "one of share and queries"),
+        (("simultaneous", "nothing", "mixed", "set", 0.5), "belong to a probe"),
         (("defender_first", "probe", "mixed", "set", 1.5), r"share = 1.5 must be between 0 and 1"),
         (("defender_first", "probe", "mixed", "set", None, -1), "queries = -1 must be at least 0"),
         (("first", "move", "pure"), "order = 'first' must be one of"),
@@ -74,10 +74,10 @@ def test_each_way_to_play_is_written_in_one_way():
 
 
 def test_a_log_line_says_all_four():
-    assert str(DEFENDER_FIRST) == "defender first, pure, move seen, an attack a set"
-    assert str(AT_ONCE) == "at once, mixed, nothing seen, an attack a set"
+    assert str(DEFENDER_FIRST) == "defender first, pure, move seen, one attack for the whole set"
+    assert str(AT_ONCE) == "at once, mixed, nothing seen, one attack for the whole set"
     labels = Protocol("defender_first", "probe", "mixed", "example", queries=3)
-    assert str(labels) == "defender first, mixed, probe (3 queries) seen, an attack an example"
+    assert str(labels) == "defender first, mixed, probe (3 queries) seen, one attack per example"
     assert len({str(protocol) for protocol in STANDARD}) == len(STANDARD)
 
 

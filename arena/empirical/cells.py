@@ -1,8 +1,8 @@
-"""Costs of cells that were played, by the hash of all that decides them: none is played twice.
+"""Costs of played cells, by the hash of everything that decides them, so none is played twice.
 
-One file of SQLite's, so that a write is whole or not at all whenever a process is killed, and
-several processes may share it. Where an array's rows have two values at most, as error rates do, an
-entry takes a bit: 200 x 200 cells of 1,000 examples for two players are 15 MB.
+The cells are in one SQLite file. A write is complete or absent whenever a process is killed, and
+several processes may share the file. Where each row of an array has at most two values, as error
+rates do, an entry takes one bit: 200 x 200 cells of 1,000 examples for two players are 15 MB.
 """
 
 import errno
@@ -20,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Costs = NDArray[Any]
-"""int8 where all are whole numbers, else float64."""
+"""Costs [P, E] or [P, F, E] of P players: int8 if all are small whole numbers, else float64."""
 
 _HEAD = struct.Struct("<I?BI")  # checksum, two-valued, rows P, examples E
-_WAIT = 60.0  # seconds for another process to end its write
+_WAIT = 60.0  # seconds to wait while another process writes
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was there.
+    """The cells that a file holds, of those asked for.
 
     Attributes:
-        which: Numbers [F] of the keys that were found, ascending.
-        costs: What stands there, [P, F, E].
+        which: The positions [F] of the keys that were found, ascending.
+        costs: Their costs [P, F, E].
     """
 
     which: NDArray[np.int64]
@@ -41,10 +41,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Cells:
-    """A file of arrays [P, E] by key; in cross-play, a row a player.
+    """A file of arrays [P, E] by key; in cross-play, one row per player.
 
     Attributes:
-        path: Made with its folder when something is first kept.
+        path: The file, which is made with its folder when the first cells are kept.
     """
 
     path: Path
@@ -55,10 +55,11 @@ class Cells:
         return cls(models / "cells.sqlite")
 
     def find(self, keys: Sequence[bytes]) -> Found | None:
-        """What is kept under these keys; None if nothing is.
+        """The arrays kept under these keys; None if there are none.
 
         Raises:
-            ValueError: If the file is damaged, naming it, or the arrays differ in shape.
+            ValueError: If the file is damaged, with its name, or the arrays differ in shape.
+            OSError: If the file cannot be opened or is in use for too long.
         """
         if not keys or not self.path.is_file():
             return None
@@ -79,10 +80,11 @@ class Cells:
         return Found(np.array(numbers), costs)
 
     def keep(self, cells: Mapping[bytes, Costs]) -> None:
-        """Keeps arrays [P, E], all of them or none; what is there already stays.
+        """Keeps arrays [P, E], either all of them or none; keys that are there already stay.
 
         Raises:
-            OSError: If the disk is full, say.
+            ValueError: If the file is damaged, with its name.
+            OSError: If the file cannot be written, for example because the disk is full.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [(key, _pack(costs)) for key, costs in cells.items()]
@@ -116,15 +118,16 @@ class Cells:
 
     def _damaged(self, error: Exception) -> ValueError:
         return ValueError(
-            f"{self.path} is damaged ({error}); remove it, and its cells are played again"
+            f"{self.path} is damaged ({error}); remove it, and its cells will be played again"
         )
 
 
 def _pack(costs: Costs) -> bytes:
+    """Costs [P, E] as a head with a checksum, and a body: ends and bits, or compressed floats."""
     costs = np.asarray(costs, dtype=np.float64)
     rows, examples = costs.shape
     low, high = costs.min(1, keepdims=True), costs.max(1, keepdims=True)
-    if ((costs == low) | (costs == high)).all():  # never of NaN
+    if ((costs == low) | (costs == high)).all():  # False with NaN
         ends = np.hstack([low, high])
         body = ends.tobytes() + np.packbits(costs == high, axis=1).tobytes()
         two_valued = True
@@ -135,7 +138,11 @@ def _pack(costs: Costs) -> bytes:
 
 
 def _unpacked(packed: Sequence[bytes]) -> Costs:
-    """Arrays [P, F, E] of F packed ones."""
+    """The arrays [P, F, E] of F packed ones.
+
+    Raises:
+        ValueError: If a checksum does not fit, or the arrays differ in shape.
+    """
     heads = [_HEAD.unpack_from(each) for each in packed]
     if any(zlib.crc32(each[4:]) != head[0] for each, head in zip(packed, heads, strict=True)):
         raise ValueError("a checksum does not fit")
@@ -158,7 +165,7 @@ def _unpacked(packed: Sequence[bytes]) -> Costs:
 
 
 def _from_bits(bodies: Sequence[bytes], rows: int, examples: int) -> tuple[Costs, Costs]:
-    """The lowest and highest value of each row, [F, P, 2], and all of them, [P, F, E]."""
+    """The lowest and highest value of each row, [F, P, 2], and all values, [P, F, E]."""
     length = 16 * rows
     ends = np.frombuffer(b"".join(body[:length] for body in bodies)).reshape(-1, rows, 2)
     packed = np.frombuffer(b"".join(body[length:] for body in bodies), np.uint8)
@@ -173,5 +180,5 @@ def _from_bits(bodies: Sequence[bytes], rows: int, examples: int) -> tuple[Costs
 
 
 def whole(values: Costs) -> bool:
-    """Whether all, and their differences, are whole numbers that an int8 holds."""
+    """Whether all values are whole numbers that fit an int8, and so do their differences."""
     return bool((np.abs(values) < 64).all() and (values == np.rint(values)).all())

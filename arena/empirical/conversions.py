@@ -1,6 +1,6 @@
 """The game of mean payoffs for other libraries: nashpy's and OpenSpiel's objects, Gambit's files.
 
-Means only: pairing, intervals and attackers who choose an example at a time stay here.
+Only means are converted; pairing, intervals and attackers who reply to each example are lost.
 """
 
 import importlib
@@ -11,7 +11,11 @@ from arena.solvers.nfg import NormalForm
 
 
 def normal_form(game: EmpiricalGame, title: str = "arena") -> NormalForm:
-    """The defender's models as rows, the attacker's attacks as columns; for `nfg.write`.
+    """The mean payoffs, with models as rows and attacks as columns; for `nfg.write`.
+
+    Args:
+        game: With D models and A attacks.
+        title: Of the result.
 
     Raises:
         ValueError: If cells are missing.
@@ -32,7 +36,7 @@ def to_nashpy(game: EmpiricalGame) -> Any:
 
 
 def to_openspiel(game: EmpiricalGame) -> Any:
-    """A `pyspiel.MatrixGame`, with the names of models and attacks.
+    """A `pyspiel.MatrixGame` with the names of models and attacks.
 
     Raises:
         ImportError: If OpenSpiel is not installed.

@@ -3,15 +3,15 @@
 McMahan, Gordon & Blum, ICML 2003; Lanctot et al. 2017 (1711.00832), Algorithm 1. Each iteration
 plays all cells of the population's game, solves it for a mixture of each player, and asks both
 oracles for a response. With exact oracles and the Nash meta-solver it ends in an equilibrium of the
-whole game. With trained ones it ends nowhere in particular, so each iteration says how far it is:
-the **exploitability** (NashConv)
+whole game. With trained oracles there is no such guarantee, so each iteration measures its distance
+from an equilibrium, the **exploitability** (NashConv)
 
     e = u(d*, y) - u(x, a*)
 
-of mixtures x, y by replies d*, a*. It is a lower bound: a stronger reply may always exist. Half of
-the examples, drawn once, are for choosing (the mixtures, and which reply is the best), the other
-half for judging what was chosen; both replies are judged on the same examples, so the interval is
-of paired differences.
+of mixtures x, y by replies d*, a*, where u is the defender's payoff. It is a lower bound, since a
+stronger reply may exist. One half of the examples, drawn once, is for choosing the mixtures and the
+best reply; the other half is for judging them. Both replies are judged on the same examples, so the
+interval is of paired differences.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,38 +24,39 @@ from arena import chance
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.meta_solvers import Meta, mixtures
 from arena.empirical.oracles import Mixture, Oracles, crossed
-from arena.estimate import Estimate
+from arena.estimate import Estimate, over_examples
 from arena.solvers.payoffs import Array
 
 Numbers = NDArray[np.int64]
 
-_SPLITS = 20  # random halves by which the noise floor is averaged
-_NORMAL = 1.959964
+_SPLITS = 20  # random halves over which the noise floor is averaged
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What an iteration found, before its responses join the population.
+    """The result of an iteration, before its responses join the population.
 
     Payoffs are the defender's. Estimates are on the examples held out, with 95 % intervals (of no
     width where payoffs are exact).
 
     Attributes:
         number: From 0.
-        game: The population's, with all its cells.
-        moves: The names by which the oracles know its models, and its attacks.
-        row: The defender's mixture of its models, [D].
-        column: The attacker's mixture of its attacks, [A].
+        game: The population's game, with all its cells.
+        moves: The oracles' names of the game's models, and of its attacks.
+        row: The defender's mixture x of the models, [D].
+        column: The attacker's mixture y of the attacks, [A].
         value: u(x, y).
-        attacker_gain: What the attacker's best reply found takes off it.
-        defender_gain: What the defender's adds to it.
-        exploitability: Both together: a lower bound.
+        attacker_gain: The loss of value to the attacker's best reply found.
+        defender_gain: The gain of value by the defender's best reply found.
+        exploitability: The sum of both gains: a lower bound.
         by_seed: Exploitability by the fresh replies of each seed alone, beside the known moves.
-            What lies between them is no sampling of examples, and in no interval.
-        floor: What the population's own moves seem to gain by sampling alone, see `noise_floor`.
-        replies: The names of the replies judged: the defender's, the attacker's; "stay" where
-            nothing was found that does better than the mixture.
-        settled: Why it is the last one; None if it is not, or not for a reason of its own.
+            Their spread is not due to sampling of examples, and no interval contains it.
+        floor: The apparent gain of the population's own moves by sampling alone; see
+            `noise_floor`.
+        replies: The names of the replies judged, the defender's and the attacker's; "stay" if no
+            reply found does better than the mixture.
+        settled: Why this iteration is the last one; None if it is not, or if only the number of
+            iterations ended it.
     """
 
     number: int
@@ -74,14 +75,19 @@ class Iteration:
 
     @property
     def between_seeds(self) -> float | None:
-        """The standard deviation of exploitability between seeds; None of one seed."""
+        """The standard deviation of exploitability between seeds; None with a single seed."""
         found = [each.mean for each in self.by_seed]
         return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Which examples are for choosing, and which for judging; all of them where E is 1."""
+    """The examples for choosing, and those for judging.
+
+    Attributes:
+        chosen_on: Ascending numbers [E // 2] of examples; [0] if there is only one.
+        judged_on: The numbers [E - E // 2] of the others; [0] if there is only one.
+    """
 
     chosen_on: Numbers
     judged_on: Numbers
@@ -103,18 +109,19 @@ def double_oracle(
     seed: int = 0,
     seeds: int = 1,
 ) -> Iterator[Iteration]:
-    """Grows populations from the opening, an iteration at a time.
+    """Grows populations from the opening, one iteration at a time.
 
-    It settles once the exploitability found is below the tolerance, or cannot be told from zero,
-    or the responses are moves that the populations already hold.
+    It settles once the exploitability found is below the tolerance or not distinguishable from 0,
+    or once the responses are moves that the populations already hold.
 
     Args:
         oracles: The game.
         meta: How mixtures are chosen.
-        iterations: The most.
-        tolerance: Of exploitability, in units of payoff.
+        iterations: The most iterations, at least 1.
+        tolerance: Of exploitability, above 0, in units of payoff.
         seed: Of all responses, and of the halves.
-        seeds: How many fresh replies of each player judge a population: the best of them counts.
+        seeds: The number of fresh replies of each player that judge a population, at least 1. The
+            best one counts.
 
     Raises:
         ValueError: If the tolerance is not above 0, there are no iterations or no seeds, or the
@@ -131,7 +138,7 @@ def double_oracle(
         game = crossed(oracles, models, attacks)
         if not game.zero_sum:
             raise ValueError(
-                "double oracle solves zero-sum games, and these players' costs do not sum to 0; "
+                "double oracle solves zero-sum games, but these players' costs do not sum to 0; "
                 "use attacker/cost=negation"
             )
         payoffs = game.payoffs("defender")
@@ -179,7 +186,7 @@ def double_oracle(
 
 @dataclass(frozen=True)
 class Judged:
-    """What replies gain against mixtures; see `Iteration`."""
+    """The gains of replies against mixtures; attributes as of `Iteration`."""
 
     value: Estimate
     attacker_gain: Estimate
@@ -191,10 +198,17 @@ class Judged:
 def judge(
     wide: EmpiricalGame, game: EmpiricalGame, row: Array, column: Array, halves: Halves
 ) -> Judged:
-    """What the best replies in a wider game gain against mixtures of a part of it.
+    """The gains of the best replies in a wider game against mixtures of a part of it.
 
-    Which reply is the best is chosen on one half of the examples, its gain estimated on the other;
-    a player may stay with its mixture, and then gains exactly nothing.
+    The best reply is chosen on one half of the examples, and its gain is estimated on the other.
+    A player may stay with its mixture, and then gains exactly 0.
+
+    Args:
+        wide: The game that holds all replies.
+        game: A part of it, which holds the mixtures' moves.
+        row: The defender's mixture [D] of the part's models.
+        column: The attacker's mixture [A] of the part's attacks.
+        halves: Of the examples.
     """
     payoffs = wide.payoffs("defender")
     d = [wide.models.index(name) for name in game.models]
@@ -222,11 +236,16 @@ def judge(
 def secured(
     oracles: Oracles, commitments: Mapping[str, Mixture], seed: int = 0
 ) -> dict[str, Array]:
-    """What each mixed commitment leaves the defender, example by example, [E].
+    """The defender's payoff by each mixed commitment on each example, [E].
 
-    Against an attacker who knows it, and is dealt a fresh best response to each of them: for every
-    example it plays the one that costs this commitment most. All meet the same attacks, so that
-    none looks strong because the attack on it searched badly.
+    The attacker knows the commitment and has a fresh best response to each of the commitments. On
+    every example it plays the one that costs this commitment most. All commitments meet the same
+    attacks, so none looks strong only because the search against it went badly.
+
+    Args:
+        oracles: The game.
+        commitments: The defender's mixtures, by any name.
+        seed: Of the attacks.
     """
     attacks = [
         oracles.attack(mixture, chance.seed_of(seed, "secured", number), fresh=True)
@@ -244,11 +263,16 @@ def secured(
 
 
 def noise_floor(payoffs: Array, meta: Meta, seed: int) -> float:
-    """The exploitability that sampling alone would show in a game of these moves, [D, A, E].
+    """The exploitability that sampling alone would show in a game.
 
-    Mixtures are solved on a random half of the examples, and the best replies among the same moves
-    picked and judged on the other half. Were payoffs exact, a Nash mixture could not be improved
-    upon within its own game. The mean of 20 splits; 0 where E is 1.
+    Mixtures are solved on a random half of the examples; the best replies among the same moves are
+    picked and judged on the other half. If payoffs were exact, no move of the game would gain
+    against a Nash mixture. The result is the mean of 20 splits, and 0 where E is 1.
+
+    Args:
+        payoffs: The defender's payoffs [D, A, E].
+        meta: How mixtures are chosen.
+        seed: Of the splits.
     """
     examples = payoffs.shape[2]
     if examples == 1:
@@ -267,15 +291,15 @@ def _settled(exploitability: Estimate, tolerance: float, known: bool) -> str | N
     if exploitability.mean < tolerance:
         return f"exploitability below {tolerance:g}"
     if exploitability.low <= 0:
-        return "exploitability not told from 0"
+        return "exploitability not distinguishable from 0"
     return "the responses are known moves" if known else None
 
 
-def paired(differences: Array, z: float = _NORMAL) -> Estimate:
-    """The mean of paired differences [n] with its normal interval (of 95 %); exact where n is 1."""
-    n = len(differences)
-    half = z * differences.std(ddof=1) / n**0.5 if n > 1 else 0.0
-    return Estimate(float(differences.mean()), float(half))
+def paired(differences: Array, level: float = 0.95) -> Estimate:
+    """The mean of paired differences [n] with its normal interval; exact where n is 1."""
+    if len(differences) == 1:
+        return Estimate(float(differences[0]), 0.0)
+    return over_examples(differences, level)
 
 
 def _fresh(moves: list[str], kind: str) -> dict[str, str]:

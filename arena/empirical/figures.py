@@ -1,4 +1,4 @@
-"""Pictures of an analysed game: values, mixtures, the knowledge curve, the best-response graph."""
+"""Figures of an analyzed game: values, mixtures, knowledge curve, quantal and best responses."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORS = {"defender": "#4477aa", "attacker": "#cc6677"}
-_SHOWN = 0.005  # shares below it are no bars
+_SHOWN = 0.005  # smaller shares get no bar
 
 
 def values_figure(found: Values) -> "Figure":
-    """The defender's payoff by protocol: its interval, its bracket, and the held-out estimate."""
+    """The defender's payoff by protocol, with interval, bracket and held-out estimate."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 1.4 + 0.42 * len(found.values)), layout="constrained")
@@ -65,17 +65,22 @@ def _words(protocol: Protocol) -> str:
     order = protocol.order.replace("_", " ").replace("simultaneous", "at once")
     parts = [order, words[protocol.observation]]
     if protocol.granularity == "example":
-        parts.append("an attack an example")
+        parts.append("one attack per example")
     return ", ".join(part for part in parts if part)
 
 
 def mixtures_figure(
     models: Sequence[str], attacks: Sequence[str], values: Sequence[Value]
 ) -> "Figure":
-    """Optimal mixtures, means over seeds: a panel for each protocol that lets one mix, and player.
+    """Optimal mixtures, as means over seeds: one panel per player and protocol with mixtures.
 
-    Only what is played is shown. Attacks are missing where they are chosen an example at a time or
-    a signal at a time.
+    Only moves that are played get a bar. The attacker has no panel where it replies to each example
+    or to each signal.
+
+    Args:
+        models: The names of the D models.
+        attacks: The names of the A attacks.
+        values: One per protocol.
     """
     from matplotlib.figure import Figure
 
@@ -114,6 +119,9 @@ def _played(
 def knowledge_figure(curve: Sequence[Value]) -> "Figure":
     """V_K from black box to white box, by the share seen or by the number of queries.
 
+    Args:
+        curve: Values under probes, all with a share or all with queries.
+
     Raises:
         ValueError: If the protocols are not all probes of one kind.
     """
@@ -143,7 +151,10 @@ def knowledge_figure(curve: Sequence[Value]) -> "Figure":
 
 
 def quantal_figure(found: QuantalPath, models: Sequence[str], attacks: Sequence[str]) -> "Figure":
-    """By rationality: both players' payoffs, and the six moves of each that are likeliest ever."""
+    """Both players' payoffs and likeliest moves by rationality.
+
+    Each player has the six moves that reach the highest probabilities at any rationality.
+    """
     from matplotlib.figure import Figure
 
     at = [point.rationality for point in found.points]
@@ -170,11 +181,11 @@ def quantal_figure(found: QuantalPath, models: Sequence[str], attacks: Sequence[
 
 
 def response_figure(found: ResponseGraph) -> "Figure":
-    """The best-response graph on the payoff matrix: models down, attacks across.
+    """The best-response graph on the payoff matrix, with models down and attacks across.
 
-    Vertical arrows are the defender's changes, horizontal ones the attacker's; dashed ones may be
-    chance. Circles are as large as alpha-rank's mass; sinks are filled. Profiles that play leaves
-    within two changes and does not come back to are left out.
+    Vertical arrows are the defender's changes, horizontal arrows the attacker's. Dashed arrows may
+    be due to chance. The size of a circle is the profile's mass by alpha-rank; sinks are filled.
+    Profiles to which play cannot return after two changes are left out.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -193,7 +204,7 @@ def response_figure(found: ResponseGraph) -> "Figure":
     sinks = {node for component in found.sinks() for node in component}
     for one, other, edge in graph.edges(data=True):
         (x, y), (to_x, to_y) = place(one), place(other)
-        bend = 0.2 / max(1.0, (abs(x - to_x) + abs(y - to_y)) / 2)  # so that none leaves the axes
+        bend = 0.2 / max(1.0, (abs(x - to_x) + abs(y - to_y)) / 2)  # to keep it inside the axes
         arrow = FancyArrowPatch(
             (x, y),
             (to_x, to_y),

@@ -1,9 +1,9 @@
-"""What rational players do where one's loss is not the other's gain.
+"""Solutions of games in which one player's loss is not the other's gain.
 
-Zero-sum is a finding, not an assumption: two cost functions are always there. Moves are chosen on
-the payoffs' means over seeds and examples, and paid on every example, so that each player's payoff
-has its interval. Equilibria are many, and noise in what is observed multiplies them (Bagwell 1995):
-all are reported.
+That a game is zero-sum is a finding, not an assumption: there are always two cost functions. Moves
+are chosen on the mean payoffs over seeds and examples, and scored on every example, so that each
+player's payoff has an interval. There may be many equilibria, and noise in what is observed adds to
+them (Bagwell 1995): all are reported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arena.empirical.game import EmpiricalGame
+from arena.empirical.game import EmpiricalGame, mean_payoffs
 from arena.estimate import Estimate, over_seeds
 from arena.solvers.bimatrix import all_equilibria
 from arena.solvers.correlated import coarse_correlated, correlated
@@ -26,16 +26,16 @@ from arena.solvers.stackelberg import (
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Who plays what, as a distribution over profiles, and what it pays.
+class JointPlay:
+    """How both play by a solution concept: a distribution over profiles, and its payoffs.
 
     Attributes:
-        name: The concept.
+        name: The solution concept.
         profiles: The probability [D, A] of each model with each attack.
         defender: The defender's payoff.
-        attacker: The attacker's.
-        attained: Whether the payoffs are those of these moves; false where ties broken against the
-            leader leave a supremum only, and a mixture near this one is worth nearly as much.
+        attacker: The attacker's payoff.
+        attained: Whether the payoffs are those of these moves. False where ties broken against the
+            leader leave only a supremum, which mixtures near this one come arbitrarily close to.
     """
 
     name: str
@@ -47,13 +47,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class GeneralSum:
-    """All outcomes; why there are no equilibria among them, if the game is too large for all.
+    """Solutions of a game by several concepts.
 
-    `degenerate`: payoffs tie, and components of equilibria may be more than points; the extreme
-    ones are listed.
+    Attributes:
+        outcomes: One per concept, player and equilibrium.
+        degenerate: Whether payoffs tie, so that there may be a continuum of equilibria, of which
+            the extreme ones are listed.
+        refusal: Why no equilibria are listed, if the game is too large; else None.
     """
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[JointPlay, ...]
     degenerate: bool
     refusal: str | None
 
@@ -62,14 +65,14 @@ def general_sum(games: Sequence[EmpiricalGame]) -> GeneralSum:
     """Equilibria, commitments of either player, correlated and coarse correlated equilibria.
 
     Args:
-        games: One a seed, of the same models and attacks.
+        games: One per seed, of the same models and attacks.
 
     Raises:
         ValueError: If cells are missing.
         ArithmeticError: If a solver fails.
     """
-    u, w = means(games, "defender"), means(games, "attacker")
-    found: list[Outcome] = []
+    u, w = mean_payoffs(games, "defender"), mean_payoffs(games, "attacker")
+    found: list[JointPlay] = []
     degenerate, refusal = False, None
     try:
         nash = all_equilibria(u, w)
@@ -89,7 +92,7 @@ def general_sum(games: Sequence[EmpiricalGame]) -> GeneralSum:
     return GeneralSum(tuple(found), degenerate, refusal)
 
 
-def _commitments(games: Sequence[EmpiricalGame], u: Array, w: Array, ties: Ties) -> list[Outcome]:
+def _commitments(games: Sequence[EmpiricalGame], u: Array, w: Array, ties: Ties) -> list[JointPlay]:
     favor = "for" if ties == "strong" else "against"
     found = []
     for commitment, commit in (("pure", pure_commitment), ("mixed", mixed_commitment)):
@@ -109,22 +112,17 @@ def _profiles(moves: LeaderCommitment, replies: int) -> Array:
 
 def _outcome(
     games: Sequence[EmpiricalGame], name: str, profiles: Array, attained: bool = True
-) -> Outcome:
-    return Outcome(name, profiles, *paid(games, profiles), attained)
-
-
-def means(games: Sequence[EmpiricalGame], player: str) -> Array:
-    """The player's mean payoffs over seeds and examples, [D, A].
-
-    Raises:
-        ValueError: If cells are missing.
-    """
-    found: Array = np.mean([game.payoffs(player).mean(2) for game in games], axis=0)
-    return found
+) -> JointPlay:
+    return JointPlay(name, profiles, *paid(games, profiles), attained)
 
 
 def paid(games: Sequence[EmpiricalGame], profiles: Array) -> tuple[Estimate, Estimate]:
-    """What profiles drawn with these probabilities [D, A] pay the defender, and the attacker."""
+    """The defender's payoff and the attacker's when profiles are drawn at random.
+
+    Args:
+        games: One per seed, of the same models and attacks.
+        profiles: The probability [D, A] of each model with each attack.
+    """
     defender, attacker = (
         over_seeds([np.tensordot(profiles, game.payoffs(player), 2) for game in games])
         for player in ("defender", "attacker")
@@ -137,8 +135,8 @@ class AgainstTypes:
     """The defender's best mixture against an attacker of unknown type.
 
     Attributes:
-        models: The mixture [D].
-        replies: The attack of each type.
+        models: The defender's mixture [D].
+        replies: For each type, its attack.
         defender: The defender's payoff.
     """
 
@@ -152,10 +150,10 @@ def against_types(
     weights: Mapping[str, float],
     attacks: Mapping[str, Sequence[str]],
 ) -> AgainstTypes:
-    """What to commit to against types of attackers, of which only the frequencies are known.
+    """The best commitment against attackers of unknown type, when the types' frequencies are known.
 
-    A legitimate user is a type whose only attack is to leave inputs as they are. One that turns
-    attacker a tenth of the time:
+    A legitimate user is a type whose only attack is to leave inputs unchanged. If a tenth of the
+    users are attackers:
 
         against_types(
             games,
@@ -163,26 +161,28 @@ def against_types(
             attacks={"honest": ["clean"], "attacker": ["clean", "pgd"]},
         )
 
-    Each type replies as its own payoff says, with ties broken for the defender.
+    Each type replies by its own payoff; its ties are broken for the defender.
 
     Args:
-        games: One a seed, of the same models and attacks.
-        weights: The types' probabilities.
-        attacks: What each type can do.
+        games: One per seed, of the same models and attacks.
+        weights: The probability of each type.
+        attacks: The attacks that each type can choose from.
 
     Raises:
-        ValueError: If types do not match, weights are no distribution, an attack is not in the
-            game, or there are too many combinations of replies.
+        ValueError: If cells are missing, the types do not match, weights are not a distribution, an
+            attack is not in the game, or there are too many combinations of replies.
     """
     if set(weights) != set(attacks) or not weights:
-        raise ValueError(f"weights of {sorted(weights)}, but attacks of {sorted(attacks)}")
+        raise ValueError(
+            f"weights of {sorted(weights)}, but attacks of {sorted(attacks)}: give both per type"
+        )
     parts = {
         name: [game.part(attacks=list(can)) for game in games] for name, can in attacks.items()
     }
     moves = bayesian_commitment(
         [weights[name] for name in parts],
-        [means(part, "defender") for part in parts.values()],
-        [means(part, "attacker") for part in parts.values()],
+        [mean_payoffs(part, "defender") for part in parts.values()],
+        [mean_payoffs(part, "attacker") for part in parts.values()],
     )
     chosen = dict(zip(parts, moves.replies, strict=True))
     paid = [

@@ -1,10 +1,11 @@
-"""What a probe tells of the defender's draw: a channel K [D, S], the chance of each signal.
+"""What a probe shows of the model drawn: a channel K [D, S], the probability of each signal.
 
-A share: the model itself is shown so often, else a blank. A number of queries: the attacker asks
-for the labels of inputs drawn at random, and models that answer all of them alike are one signal.
-Which inputs were drawn is known to the attacker and not to the defender when it mixes; so it is
-part of the signal, and one channel holds many draws. The inputs of fewer queries are among those of
-more: what fewer show is a garbling of what more do, and V_K falls with the queries without noise.
+With a `share`, the probe shows the model with that probability, else a blank. With a number of
+`queries`, the attacker sees the labels of inputs drawn at random, and models that label all of them
+alike give the same signal. The attacker knows which inputs were drawn, and the defender does not
+when it mixes. So the draw is part of the signal, and one channel holds many draws. The inputs of
+fewer queries are among those of more queries. So fewer queries show a garbling of what more show,
+and V_K falls with the number of queries, without noise.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from arena.solvers.informed import glimpse
 from arena.solvers.payoffs import Array
 
 DRAWS = 50
-"""Choices of the queried inputs that a channel averages over."""
+"""The number of draws of the queried inputs that a channel averages over."""
 
 
 def channel(protocol: Protocol, game: EmpiricalGame, seed: int = 0) -> Array | None:
@@ -24,12 +25,12 @@ def channel(protocol: Protocol, game: EmpiricalGame, seed: int = 0) -> Array | N
 
     Args:
         protocol: The declarations.
-        game: Whose models are probed.
-        seed: Of the choice of inputs.
+        game: Its D models are probed.
+        seed: Of the draws of inputs.
 
     Raises:
-        ValueError: If queries are asked of a model whose answers are not known, or more than there
-            are inputs.
+        ValueError: If a model's answers to queries are unknown, or if there are fewer inputs than
+            queries.
     """
     if protocol.share is not None:
         return glimpse(len(game.models), protocol.share)
@@ -38,7 +39,7 @@ def channel(protocol: Protocol, game: EmpiricalGame, seed: int = 0) -> Array | N
     if unknown := [model for model in game.models if model not in game.answers]:
         raise ValueError(
             f"protocol {protocol}: the answers of {', '.join(unknown)} are not known; give the "
-            "game `answers` of every model, or leave out those that were not asked"
+            "game `answers` of every model, or leave those models out"
         )
     answers = np.stack([game.answers[model] for model in game.models])
     return queried(answers, protocol.queries, seed)
@@ -51,10 +52,10 @@ def queried(answers: ArrayLike, queries: int, seed: int = 0, draws: int = DRAWS)
         answers: Labels [D, P].
         queries: 0 to P.
         seed: Of the draws.
-        draws: How many choices of the inputs stand for all.
+        draws: The number of draws of the inputs.
 
     Raises:
-        ValueError: If the answers are no matrix, or there are fewer inputs than queries.
+        ValueError: If the answers are not a matrix, or there are fewer inputs than queries.
     """
     labels = np.asarray(answers)
     if labels.ndim != 2 or labels.size == 0:
@@ -68,7 +69,7 @@ def queried(answers: ArrayLike, queries: int, seed: int = 0, draws: int = DRAWS)
         chosen = generator.permutation(inputs)[:queries]
         signal = np.unique(labels[:, chosen], axis=0, return_inverse=True)[1].reshape(models)
         columns.append(np.eye(models)[signal][:, : signal.max() + 1])
-    # Equal columns of different draws ask for the same reply: one signal is enough.
+    # Equal columns of different draws have the same best reply: one signal is enough.
     signals, counts = np.unique(np.hstack(columns), axis=1, return_counts=True)
     weighted: Array = signals * counts / draws
     return weighted

@@ -1,9 +1,10 @@
-"""Who moves first is four declarations, not one: order, observation, commitment, granularity.
+"""Who moves first, as four declarations: order, observation, commitment, granularity.
 
 In a finite zero-sum game with mixtures the order alone changes nothing (minimax). It matters
-through what the second player sees of the first one's move, through whether the first may commit
-to a mixture, and through how finely the attacker replies. So each is declared by itself, and what
-contradicts itself is refused with what to write instead.
+through what the second player sees of the first one's move, through whether the first player may
+commit to a mixture, and through whether the attacker replies to each example. So each of these is a
+declaration of its own. Declarations that contradict each other are refused, with what to write
+instead.
 """
 
 from dataclasses import dataclass
@@ -23,18 +24,19 @@ class Protocol(Declared):
     """How a game is played.
 
     Attributes:
-        order: Who commits first; at once, neither sees anything.
+        order: Who commits first. If both move at once, neither sees anything.
         observation: What the second player sees of the first one's move: the move itself (white
-            box, if the attacker is the second), the mixture that it is drawn from but not the
-            draw, a signal of the draw through a probe, or nothing.
-        commitment: Whether who commits plays a single move or a mixture of them.
-        granularity: Whether the attacker chooses an attack for the whole set of examples, or one
-            for each.
-        share: Of a probe: the probability that it shows the model; else it shows nothing.
-        queries: Of a probe: how many inputs, drawn at random, the attacker sees labelled.
+            box, if the attacker is second); the mixture that it is drawn from, but not the draw; a
+            signal of the draw through a probe; or nothing.
+        commitment: Whether the player who commits plays a single move or a mixture.
+        granularity: Whether the attacker chooses one attack for the whole set of examples, or one
+            attack per example.
+        share: Of a probe: the probability, in [0, 1], that it shows the model; else it shows
+            nothing.
+        queries: Of a probe: the number of inputs, drawn at random, whose labels the attacker sees.
 
     Raises:
-        ValueError: If a declaration is not one of its words, or they contradict each other.
+        ValueError: If a declaration is not one of its words, or two contradict each other.
     """
 
     order: Literal["defender_first", "attacker_first", "simultaneous"]
@@ -55,11 +57,11 @@ class Protocol(Declared):
         if self.observation == "move":
             return "white box means that the defender moved first: write order=defender_first"
         if self.observation != "nothing":
-            return "who moves at once sees nothing: write observation=nothing"
+            return "players who move at once see nothing: write observation=nothing"
         if self.commitment == "pure":
             return (
-                "single moves at once have a value only in a saddle, where mixtures have the "
-                "same: write commitment=mixed"
+                "single moves at once have a value only at a saddle point, where mixtures have the "
+                "same value: write commitment=mixed"
             )
         return None
 
@@ -69,28 +71,29 @@ class Protocol(Declared):
         if self.observation == "nothing" and self.order == "defender_first":
             return (
                 "a black box needs its access stated: write observation=probe with a share or a "
-                "number of queries; with none at all it is order=simultaneous"
+                "number of queries; with no access at all it is order=simultaneous"
             )
         if self.observation == "nothing":
-            return "who sees nothing of the first move moves at once: write order=simultaneous"
-        if self.observation == "probe" and self.order == "attacker_first":
             return (
-                "the probe is the attacker's, of the defender's model: write order=defender_first"
+                "a defender who sees nothing of the first move moves at once: write "
+                "order=simultaneous"
             )
+        if self.observation == "probe" and self.order == "attacker_first":
+            return "a probe shows the attacker the defender's model: write order=defender_first"
         if self.observation == "mixture" and self.commitment == "pure":
             return (
-                "a single move whose mixture is seen is seen itself: write observation=move, or "
+                "the mixture of a single move shows the move itself: write observation=move, or "
                 "commitment=mixed"
             )
         if self.observation == "probe" and self.commitment == "pure":
             return (
-                "who knows that the defender plays a single best move needs no probe to tell "
-                "which: write observation=move, or commitment=mixed"
+                "an attacker who knows that the defender plays its single best move needs no probe "
+                "to see it: write observation=move, or commitment=mixed"
             )
         if self.observation == "move" and self.commitment == "mixed":
             return (
-                "a mixture whose draw is seen is worth its best move: write commitment=pure, or "
-                "observation=mixture"
+                "a mixture whose draw is seen is worth no more than its best move: write "
+                "commitment=pure, or observation=mixture"
             )
         if (self.order, self.observation, self.granularity) == (
             "attacker_first",
@@ -98,30 +101,30 @@ class Protocol(Declared):
             "example",
         ):
             return (
-                "one of all combinations of an attack an example is not found in reasonable time: "
-                "write observation=mixture commitment=mixed, which is worth at most (models - 1) / "
-                "examples of the payoffs' span less"
+                "the best combination of one attack per example cannot be found in reasonable "
+                "time: write observation=mixture commitment=mixed, whose value is lower by at most "
+                "(models - 1) / examples of the payoffs' span"
             )
         return None
 
     def _probe(self) -> str | None:
         stated = (self.share is not None) + (self.queries is not None)
         if self.observation == "probe" and stated != 1:
-            return "a probe shows something: give either share or queries"
+            return "a probe needs one of share and queries"
         if self.observation != "probe" and stated:
-            return "share and queries are a probe's: write observation=probe, or drop them"
+            return "share and queries belong to a probe: write observation=probe, or drop them"
         return None
 
     def __str__(self) -> str:
-        """All four declarations in a line."""
+        """All four declarations in one line."""
         seen: str = self.observation
         if self.share is not None:
             seen = f"probe (share {self.share:g})"
         if self.queries is not None:
             seen = f"probe ({self.queries} queries)"
         order = _ORDERS.get(self.order, self.order)
-        grain = "an example" if self._finely else "a set"
-        return f"{order}, {self.commitment}, {seen} seen, an attack {grain}"
+        grain = "one attack per example" if self._finely else "one attack for the whole set"
+        return f"{order}, {self.commitment}, {seen} seen, {grain}"
 
     @property
     def _finely(self) -> bool:
@@ -129,7 +132,7 @@ class Protocol(Declared):
 
     @property
     def symbol(self) -> str:
-        """What the value is called: V_DF, V_K, v or V_AF, with `pe` for an attack an example."""
+        """The value's symbol: V_DF, V_K, v or V_AF, with `pe` for one attack per example."""
         letter = "v"
         if self.observation == "move":
             letter = "V_DF" if self.order == "defender_first" else "V_AF"
@@ -141,10 +144,10 @@ class Protocol(Declared):
         return f"{letter}_pe" if letter == "v" else f"{letter},pe"
 
     def at_most(self, other: "Protocol") -> bool:
-        """Whether no game is worth more to the defender under this one than under the other.
+        """Whether no game is worth more to the defender under this protocol than under the other.
 
-        V_DF <= V_K <= v <= V_AF, and a finer attacker never leaves more. Two probes compare if one
-        shows all that the other does.
+        V_DF <= V_K <= v <= V_AF, and one attack per example never leaves the defender more. Two
+        probes can be compared if one shows all that the other shows.
         """
         if other._finely and not self._finely:
             return False
@@ -157,7 +160,7 @@ class Protocol(Declared):
 
     @property
     def _favor(self) -> int:
-        """From all that the attacker can see, 0, to all that the defender can, 3."""
+        """From 0, where the attacker sees everything, to 3, where the defender does."""
         if self.observation == "move":
             return 0 if self.order == "defender_first" else 3
         return 1 if self.observation == "probe" else 2
@@ -178,4 +181,4 @@ STANDARD = (
     DEFENDER_FIRST_PER_EXAMPLE,
     MIXTURE_PER_EXAMPLE,
 )
-"""The protocols that answer who should move first, and whether mixing helps."""
+"""The protocols that show who should move first, and whether mixing helps."""

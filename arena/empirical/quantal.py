@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from arena.empirical.game import EmpiricalGame
-from arena.empirical.general_sum import means, paid
+from arena.empirical.game import EmpiricalGame, mean_payoffs
+from arena.empirical.general_sum import paid
 from arena.estimate import Estimate
 from arena.solvers.payoffs import Array
 from arena.solvers.quantal import quantal_responses
@@ -65,7 +65,8 @@ def quantal_path(games: Sequence[EmpiricalGame], rationalities: Sequence[float])
     asked = sorted(set(rationalities))
     points: list[Quantal] = []
     try:
-        responses = quantal_responses(means(games, "defender"), means(games, "attacker"), asked)
+        u, w = mean_payoffs(games, "defender"), mean_payoffs(games, "attacker")
+        responses = quantal_responses(u, w, asked)
         for rationality, each in zip(asked, responses, strict=True):
             payoffs = paid(games, np.outer(each.row, each.column))
             points.append(Quantal(rationality, each.row, each.column, *payoffs, each.residual))

@@ -1,14 +1,15 @@
 """Repeated play: responders with different memories, and what each forgets.
 
-The attacker moves first in a round: a_t answers the models up to t - 1, d_t the attacks up to t.
-Round 0 is the opening. Responders differ in what of the past they answer:
+The attacker moves first in a round: its move a_t answers the models up to round t - 1, and the
+model d_t answers the attacks up to round t. Round 0 is the opening. Responders differ in the part
+of the past that they answer:
 
     memoryless      the last move
-    fictitious      all moves, each as likely (fictitious play; Brown 1951)
+    fictitious      all moves, each with the same weight (fictitious play; Brown 1951)
     double_oracle   the Nash mixture of the game of all moves (McMahan et al. 2003)
 
-What came of it is the whole cross-play u[t, s], the defender's payoff of the model of round t on
-the attack of round s. A memoryless responder can go round for ever where a fictitious one does not
+The result is the whole cross-play u[t, s], the defender's payoff of the model of round t on the
+attack of round s. A memoryless responder may cycle for ever where a fictitious one does not
 (Balcan et al. 2022, 2210.12606).
 """
 
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import norm
 
 from arena import chance
 from arena.empirical.double_oracle import Halves, paired
@@ -31,14 +31,14 @@ Memory = Literal["memoryless", "fictitious", "double_oracle"]
 
 @dataclass(frozen=True)
 class Round:
-    """What was played in a round, and what then stands.
+    """The moves of a round, and the mixtures after it.
 
     Attributes:
         number: From 0, the opening.
         model: The defender's move.
-        attack: The attacker's, which the model answers.
+        attack: The attacker's move, which the model answers.
         models: The mixture of models that the next attack answers.
-        attacks: The mixture of attacks beside it.
+        attacks: The mixture of attacks after the round.
     """
 
     number: int
@@ -55,8 +55,8 @@ def repeated_play(
 
     Args:
         oracles: The game, zero-sum.
-        memory: What both players answer.
-        halves: The examples on which Nash mixtures are solved are those for choosing.
+        memory: The part of the past that both players answer.
+        halves: Nash mixtures are solved on its examples for choosing.
         seed: Of all responses.
     """
     model, attack = oracles.opening()
@@ -92,10 +92,11 @@ def _frequencies(moves: list[str]) -> Mixture:
 
 
 def forgetting(u: Array) -> list[Estimate]:
-    """What the model of k rounds later loses on an attack, for k = 0, 1, ... (first: exactly 0).
+    """The change of payoff on an attack by the model of k rounds later, for k = 0 to T - 2.
 
     The mean over rounds s of u[s + k, s] - u[s, s], paired by example, with a 95 % interval over
-    examples. Negative: forgotten. The opening's attack, honest inputs, is left out.
+    examples. It is exactly 0 for k = 0, and negative where the defender has forgotten. The
+    opening's attack, honest inputs, is left out.
 
     Args:
         u: The defender's payoff of the model of round t on the attack of round s, [T, T, E].
@@ -110,23 +111,25 @@ def forgetting(u: Array) -> list[Estimate]:
 def period(u: Array, level: float = 0.95) -> int | None:
     """The lag at which models are good again at attacks that they had become bad at.
 
-    The least k >= 2 at which the mean payoff u[s + k, s] over rounds s is above that at lag 1 and
-    that at lag k + 1, lag 1 being below lag 0: each a difference paired by round and example, whose
-    one-sided interval excludes 0 at the level shared out among all lags. None: there is no such lag
-    among those seen at least once in full, which with noisy payoffs is no proof that there is none.
+    It is the least k >= 2 for which the mean payoff u[s + k, s] over rounds s is above the one at
+    lag 1 and the one at lag k + 1, provided that lag 1 is below lag 0. Each comparison is of
+    differences paired by round and example, and its one-sided interval must exclude 0, at a level
+    that holds for all lags together. None means that no lag seen at least once in full passes,
+    which with noisy payoffs does not prove that there is none.
 
     Args:
-        u: As for `forgetting`.
-        level: Of all lags together.
+        u: As for `forgetting`, [T, T, E].
+        level: Of all lags together, in (0, 1).
     """
     lags = range(2, len(u) - 2)
     if not lags:
         return None
-    z = float(norm.ppf(1 - (1 - level) / (3 * len(lags))))
+    # One side of three comparisons per lag at most: two sides for `paired`.
+    each = 1 - 2 * (1 - level) / (3 * len(lags))
 
     def above(one: int, other: int) -> bool:
         rounds = range(1, len(u) - max(one, other))
-        found = paired(np.mean([u[s + one, s] - u[s + other, s] for s in rounds], axis=0), z)
+        found = paired(np.mean([u[s + one, s] - u[s + other, s] for s in rounds], axis=0), each)
         return found.low > 0
 
     if not above(0, 1):

@@ -1,11 +1,12 @@
-"""The best-response graph of pure profiles, with how sure each of its edges is.
+"""The best-response graph of pure profiles, with the certainty of each edge.
 
-A node is a profile (model, attack); an edge leads to what a player does better by changing its own
-move, as well as it can. Of *better* responses the graph would be one big component; of best ones it
-is sparse, and says where adaptive play goes: it ends in a sink component, a pure equilibrium or a
-cycle. Costs are estimates, so an edge is *certain* only if the interval of the paired difference
-leaves out 0, at a level that holds for all pairs that could have been an edge at once (Bonferroni).
-Sinks are read both ways, of all edges and of the certain ones.
+A node is a profile (model, attack). An edge leads to the profile in which one player has changed
+its move to its best response. A graph of *better* responses would be one big component. The graph
+of best responses is sparse and shows where adaptive play goes: it ends in a sink component, which
+is a pure equilibrium or a cycle. Costs are estimates, so an edge is *certain* only if the interval
+of its paired difference excludes 0, at a level that holds at once for all pairs of profiles that
+could be an edge (Bonferroni). Sinks are found for both readings: of all edges, and of the certain
+ones.
 """
 
 from collections.abc import Sequence
@@ -16,38 +17,37 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from arena.empirical.game import EmpiricalGame
+from arena.empirical.game import EmpiricalGame, mean_payoffs
 from arena.estimate import Estimate, over_seeds
 from arena.solvers.alpha_rank import alpha_rank
 from arena.solvers.payoffs import ROUNDING, Array, span
 
 Profile = tuple[str, str]
-"""A model and an attack."""
+"""The name of a model and the name of an attack."""
 
 
 @dataclass(frozen=True)
 class ResponseGraph:
-    """What each player would do next.
+    """Each player's best responses.
 
     Attributes:
-        graph: A networkx DiGraph over profiles (model, attack). Nodes have a `mass`, alpha-rank's
-            at infinite intensity. Edges have a `player`, who moves, its `gain`, an estimate at the
-            simultaneous level, and whether they are `certain`.
-        level: The level of each gain's interval.
+        graph: A networkx DiGraph over profiles (model, attack). A node has a `mass`, by alpha-rank
+            at infinite intensity. An edge has the `player` who moves, its `gain` (an `Estimate` at
+            `level`), and a flag `certain`.
+        level: The level of each gain's interval, such that all hold at once.
     """
 
     graph: Any
     level: float
 
     def sinks(self, certain: bool = False) -> tuple[tuple[Profile, ...], ...]:
-        """What play by best responses cannot leave: components without a way out.
+        """The components that play by best responses cannot leave.
 
-        A profile alone is a pure equilibrium, several are a cycle. The profiles that no best
-        response leads to are none of them but in the reading of certain edges, where what is not
-        certain is as good as not there.
+        A single profile is a pure equilibrium, several are a cycle.
 
         Args:
-            certain: Whether edges count that sampling may have made.
+            certain: Whether to read the certain edges only. A profile that no certain edge leaves
+                is then a sink, too.
         """
         read = self.certain if certain else self.graph
         whole = nx.condensation(read)
@@ -59,7 +59,11 @@ class ResponseGraph:
         return tuple(sorted(found))
 
     def cycles(self, certain: bool = False) -> tuple[tuple[Profile, ...], ...]:
-        """The components in which play by best responses can go round for ever."""
+        """The components in which play by best responses can cycle for ever.
+
+        Args:
+            certain: Whether to read the certain edges only.
+        """
         read = self.certain if certain else self.graph
         components = nx.strongly_connected_components(read)
         return tuple(sorted(tuple(sorted(each)) for each in components if len(each) > 1))
@@ -75,9 +79,9 @@ class ResponseGraph:
 
     @property
     def met(self) -> tuple[Profile, ...]:
-        """The profiles that two best responses in a row lead to, or that have none better.
+        """The profiles that two best responses in a row lead to, and those without an edge out.
 
-        Play from anywhere stays among these from its second change on.
+        Play from any profile stays among these from its second change on.
         """
         once = {other for _, other in self.graph.edges}
         twice = {other for one, other in self.graph.edges if one in once}
@@ -85,11 +89,11 @@ class ResponseGraph:
 
 
 def response_graph(games: Sequence[EmpiricalGame], level: float = 0.95) -> ResponseGraph:
-    """The graph of a game that was played with one or several seeds.
+    """The best-response graph of a game that was played with one or several seeds.
 
     Args:
-        games: One a seed, of the same models and attacks.
-        level: How sure all certain edges are at once.
+        games: One per seed, of the same models and attacks.
+        level: The probability, in (0, 1), with which all intervals hold at once.
 
     Raises:
         ValueError: If cells are missing, or the level is not between 0 and 1.
@@ -99,7 +103,7 @@ def response_graph(games: Sequence[EmpiricalGame], level: float = 0.95) -> Respo
     models, attacks = games[0].models, games[0].attacks
     defender = [game.payoffs("defender") for game in games]
     attacker = [game.payoffs("attacker") for game in games]
-    u, w = (np.mean([z.mean(2) for z in seeds], axis=0) for seeds in (defender, attacker))
+    u, w = mean_payoffs(games, "defender"), mean_payoffs(games, "attacker")
     size = len(models), len(attacks)
     pairs = size[0] * size[1] * (size[0] + size[1] - 2) // 2
     each = 1 - (1 - level) / max(1, pairs)
@@ -119,7 +123,7 @@ def response_graph(games: Sequence[EmpiricalGame], level: float = 0.95) -> Respo
 
 
 def _replies(payoffs: Array) -> list[tuple[int, int]]:
-    """From each move that is not best to each that is."""
+    """From each move that is not best to each best one, by payoffs [moves]."""
     best: NDArray[np.bool_] = payoffs >= payoffs.max() - ROUNDING * span(payoffs)
     return [(int(i), int(j)) for i in np.flatnonzero(~best) for j in np.flatnonzero(best)]
 

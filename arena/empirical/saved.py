@@ -35,7 +35,7 @@ def save(game: EmpiricalGame, path: Path) -> None:
 
 
 def load(path: Path) -> EmpiricalGame:
-    """Reads what `save` wrote.
+    """Reads a file that `save` wrote.
 
     Raises:
         ValueError: If the file is damaged, naming it.

@@ -1,4 +1,15 @@
-"""The best moves under a protocol, and what they pay on every example."""
+"""The best moves of both players under a protocol, and their payoffs on every example.
+
+u [D, A] are the defender's mean payoffs of each model against each attack, Z [D, A, E] those on
+each example. With x a mixture of models and y a mixture of attacks:
+
+    defender first, seen                    V_DF    = max_d min_a u(d, a)
+    attacker first, seen                    V_AF    = min_a max_d u(d, a)
+    at once, or the draw hidden             v       = max_x min_y x'uy
+    defender first, seen through a probe    V_K     = max_x sum_s min_a sum_d x_d K(s|d) u(d, a)
+    defender first, one attack per example  V_DF,pe = max_d mean_e min_a Z(d, a, e)
+    mixture seen, one attack per example    v_pe    = max_x mean_e min_a sum_d x_d Z(d, a, e)
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +21,7 @@ from arena.solvers.informed import per_example, through_probe
 from arena.solvers.payoffs import Array, tensor
 from arena.solvers.zero_sum import solve
 
-_ROUNDING = 1e-12  # of the largest payoff
+_MEANS = 1e-12  # rounding of means, as a share of the largest payoff
 
 
 @dataclass(frozen=True)
@@ -18,13 +29,14 @@ class Solution:
     """Optimal moves: the defender's mixture of models, and the attacker's replies.
 
     Attributes:
-        protocol: What was declared.
+        protocol: The declarations.
         value: The defender's payoff, a mean over the examples.
         models: The defender's mixture [D]; a single model is a mixture too.
-        attacks: The attacker's mixture for each signal [S, A], a single signal where it sees
-            nothing of the draw; None where it replies an example at a time.
+        attacks: The attacker's mixture for each signal [S, A], with a single signal where it sees
+            nothing of the draw; None where it replies to each example separately.
         channel: The probability of each signal given the model, [D, S].
-        slack: By how much the solver may be off, and rounding; in units of payoff.
+        slack: How far the value may be off because of the solver and of rounding, in units of
+            payoff.
     """
 
     protocol: Protocol
@@ -35,12 +47,12 @@ class Solution:
     slack: float
 
     def scores(self, payoffs: Array) -> Array:
-        """What these moves pay the defender on each example, [E].
+        """The defender's payoff by these moves on each example, [E].
 
-        An attacker that replies an example at a time does so anew: it sees the example.
+        An attacker that replies to each example separately replies to these examples.
 
         Args:
-            payoffs: Z [D, A, E]; not necessarily of the examples that the moves were chosen on.
+            payoffs: Z [D, A, E], of any examples, not only those that the moves were chosen on.
         """
         drawn = self.models[:, None] * self.channel
         if self.attacks is not None:
@@ -54,31 +66,32 @@ class Solution:
 def solution(payoffs: ArrayLike, protocol: Protocol, channel: Array | None = None) -> Solution:
     """The best moves of both players under a protocol.
 
-    The defender's payoff is what the attacker minimizes, whatever its own: in a game that is not
+    The attacker minimizes the defender's payoff, whatever its own payoff is. In a game that is not
     zero-sum this is the worst that an attacker can do, not what a self-interested one does.
 
     Args:
-        payoffs: The defender's, Z [D, A, E].
-        protocol: What is declared.
-        channel: K [D, S], if the protocol has a probe.
+        payoffs: The defender's payoffs Z [D, A, E].
+        protocol: The declarations.
+        channel: K [D, S], the probability of each signal given the model; needed if the protocol
+            has a probe.
 
     Raises:
-        ValueError: If payoffs are missing or not finite; if a probe comes without its channel.
+        ValueError: If payoffs are missing or not finite, or a probe comes without its channel.
         ArithmeticError: If a linear program fails.
     """
     z = tensor(payoffs, 3)
     u = z.mean(2)
-    rounding = _ROUNDING * float(np.abs(z).max())
+    rounding = _MEANS * float(np.abs(z).max())
     models, attacks = u.shape
     blind = np.ones((models, 1))
     if protocol.observation == "probe":
         if channel is None:
-            raise ValueError(f"protocol {protocol}: give the probe's channel")
+            raise ValueError(f"protocol {protocol}: give the probe's channel [models, signals]")
         if protocol.granularity == "set":
             seen = through_probe(u, channel)
             slack = seen.gap + rounding
             return Solution(protocol, seen.value, seen.mixture, seen.replies, channel, slack)
-        # A signal and an example are both known to the attacker: pairs of them are examples.
+        # The attacker knows both the signal and the example: each pair of them is an example.
         pairs = channel.shape[1] * np.einsum("ds,dae->dase", channel, z)
         known = per_example(pairs.reshape(models, attacks, -1))
         return Solution(protocol, known.value, known.mixture, None, channel, known.gap + rounding)

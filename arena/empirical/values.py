@@ -1,22 +1,25 @@
-"""What a game is worth by protocol, with its uncertainty.
+"""The value of a game under each protocol, with its uncertainty.
 
-Each protocol is solved on each seed's payoff tensor; what its optimal moves pay on each example is
-the estimate's sample. Seeds are the independent units where there are several (`over_seeds`), and a
-price is a mean of paired differences: ignoring the pairing would nearly double its interval.
+Each protocol is solved on each seed's payoff tensor, and the estimate's sample are the payoffs of
+the optimal moves on each example. Where there are several seeds, they are the independent units
+(`over_seeds`). A price is a mean of paired differences: without the pairing its interval would be
+nearly twice as wide.
 
-Three more readings of the same costs:
+The same costs have three more readings:
 
-*Held out*: moves are chosen on one half of the examples and paid on the other, both ways. The best
-of noisy cells looks better than it is, and a price is never negative by construction; held out it
-is neither, so that "the price is 0" can be tested.
+*Held out*: moves are chosen on one half of the examples and paid on the other half, both ways. The
+best of noisy cells looks better than it is, and a price is never negative by construction. Held-out
+prices have neither bias, so "the price is 0" can be tested.
 
-*Bracket*: an attack is a lower bound on the defender's cost and a certificate an upper one. Every
-value is monotone in the payoffs, so that of the whole threat model lies between those of the two.
+*Bracket*: an attack gives a lower bound on the defender's cost, a certificate an upper one. Every
+value is monotone in the payoffs, so the value of the whole threat model lies between the values of
+the two bounds.
 
-*Margin*: with probability 1 - delta all cells' means are within sqrt(ln(2 D A / delta) / 2 E) of
-the payoffs' range of the truth at once (Hoeffding 1963), whatever the distribution: V_DF, V_K, v
-and V_AF move by at most as much, prices by twice, the NashConv of the estimated equilibrium by four
-times as much. It does not cover attackers who reply an example at a time.
+*Margin*: with probability 1 - delta the means of all cells are at once within
+sqrt(ln(2 D A / delta) / 2 E) x the payoffs' range of the truth (Hoeffding 1963), whatever the
+distribution. V_DF, V_K, v and V_AF move by at most as much, prices by twice as much, the NashConv
+of the estimated equilibrium by four times as much. The margin does not cover attackers who reply to
+each example separately.
 """
 
 import math
@@ -47,12 +50,14 @@ class Value:
     """The defender's payoff under a protocol.
 
     Attributes:
-        protocol: What was declared.
-        scores: By seed, what the optimal moves pay on each example, [E]; empty if cells are
-            missing.
-        held_out: By seed, the same of moves chosen without the example's half.
-        solutions: By seed, the optimal moves.
-        ends: Scores as certified below, and as attacked above, by seed; None without certificates.
+        protocol: The declarations.
+        scores: For each seed, the payoff of the optimal moves on each example, [E]; empty if cells
+            are missing.
+        held_out: For each seed, the payoff on each example, [E], of moves chosen on the half that
+            does not hold it; empty if not asked for.
+        solutions: For each seed, the optimal moves; empty if cells are missing.
+        ends: For each seed, the scores [E] of certified payoffs (the lower end), and of attacked
+            payoffs (the upper end); None without certificates.
     """
 
     protocol: Protocol
@@ -63,7 +68,7 @@ class Value:
 
     @property
     def estimate(self) -> Estimate | None:
-        """The plug-in value; None if cells are missing."""
+        """The value of the estimated payoffs; None if cells are missing."""
         return over_seeds(self.scores) if self.scores else None
 
     @property
@@ -73,13 +78,19 @@ class Value:
 
     @property
     def bracket(self) -> tuple[Estimate, Estimate] | None:
-        """The certified end, and the attacked."""
+        """The certified end and the attacked end; None without certificates."""
         return None if self.ends is None else (over_seeds(self.ends[0]), over_seeds(self.ends[1]))
 
 
 @dataclass(frozen=True)
 class Price:
-    """What the defender loses from one protocol to another that is worth less to it, paired."""
+    """The defender's loss from one protocol to another that is worth less to it, paired.
+
+    Attributes:
+        name: Whose price it is, and of what.
+        high: The value under the protocol that is worth more.
+        low: The value under the protocol that is worth less.
+    """
 
     name: str
     high: Value
@@ -92,12 +103,12 @@ class Price:
 
     @property
     def unselected(self) -> Estimate | None:
-        """Held out: may be negative, and an interval above 0 says that the price is not 0."""
+        """The held-out price: it may be negative; an interval above 0 shows a price above 0."""
         return _paired(self.high.held_out, self.low.held_out)
 
     @property
     def bracket(self) -> tuple[float, float] | None:
-        """What the price lies between where payoffs are intervals, but for sampling."""
+        """The bounds of the price where payoffs are intervals, apart from sampling."""
         if self.high.bracket is None or self.low.bracket is None:
             return None
         high, low = self.high.bracket, self.low.bracket
@@ -115,17 +126,17 @@ PRICES = (
     ("the attacker's price of going first", ATTACKER_FIRST, AT_ONCE),
     ("the order gap", ATTACKER_FIRST, DEFENDER_FIRST),
     ("the price of being half seen", AT_ONCE, HALF_SEEN),
-    ("what an attack an example costs a mixture", AT_ONCE, MIXTURE_PER_EXAMPLE),
+    ("what one attack per example costs a mixture", AT_ONCE, MIXTURE_PER_EXAMPLE),
     (
-        "what mixing gains against an attack an example",
+        "what mixing gains against one attack per example",
         MIXTURE_PER_EXAMPLE,
         DEFENDER_FIRST_PER_EXAMPLE,
     ),
 )
-"""Names, with the protocols between which the defender's payoff falls.
+"""Each price's name, and the two protocols between which the defender's payoff falls.
 
-Mixing against an attacker who knows the mixture gains v - V_DF, which is the first of them: not to
-be seen and to go second are worth the same.
+Mixing against an attacker who knows the mixture gains v - V_DF, which is the first price: staying
+unseen and moving at once are worth the same.
 """
 
 
@@ -134,14 +145,14 @@ class Values:
     """A game's values, in units of the defender's payoff.
 
     Attributes:
-        values: By protocol.
+        values: One per protocol.
         zero_sum: Whether the attacker's payoffs are the negation of the defender's. If not, these
-            are values against the worst attacker, who cares for nothing but the defender's loss.
-        unattacked: Models that no attack was crafted against, where attacks were against others.
-            To the attacker who sees such a model the game offers nothing made for it: what it is
-            worth when seen is an upper bound.
-        margin: The Hoeffding margin at 95 % of one seed's cells, for costs in [0, 1]; None for
-            others, whose range the costs found do not tell.
+            are values against the worst attacker, who wants only the defender's loss.
+        unattacked: The models that no attack was crafted against, if other models were attacked.
+            The game holds no attack made for such a model, so its value when seen is an upper
+            bound.
+        margin: The Hoeffding margin, at 95 %, of the cells of one seed, for costs in [0, 1]; None
+            for other costs, since those found do not show their range.
     """
 
     values: tuple[Value, ...]
@@ -157,7 +168,7 @@ class Values:
 
     @property
     def prices(self) -> tuple[Price, ...]:
-        """Those whose two protocols are there."""
+        """The prices whose two protocols were both asked for."""
         there = {value.protocol for value in self.values}
         return tuple(
             Price(name, self[high], self[low]) for name, high, low in PRICES if {high, low} <= there
@@ -174,17 +185,17 @@ def values(
     """The values of one game, played with one or several seeds.
 
     Args:
-        games: One a seed, of the same models and attacks.
-        protocols: What is asked.
-        hold_out: Whether to solve on halves as well: three times the work.
-        cells: The least and the most that a cell can cost the defender. Where cells are missing,
-            values are then bracketed by the two; None refuses missing cells.
-        seed: Of the halves, and of a probe's inputs.
+        games: One per seed, of the same models and attacks.
+        protocols: The protocols to solve.
+        hold_out: Whether to solve on halves as well, which is three times the work.
+        cells: The lowest and the highest cost of any cell to the defender. Values of games with
+            missing cells are then bracketed by the two; None refuses missing cells.
+        seed: Of the halves, and of the inputs that a probe asks about.
 
     Raises:
         ValueError: If games differ in their names; if cells are missing and `cells` is None; if
-            there are fewer than two examples to halve; if a probe asks what is not known.
-        ArithmeticError: If a solver fails, or weak duality does: some value is wrong.
+            there are fewer than two examples to halve; if a probe needs unknown answers.
+        ArithmeticError: If a solver fails, or weak duality fails, so that some value is wrong.
     """
     _check(games, hold_out, cells)
     asked = list(dict.fromkeys(protocols))
@@ -229,9 +240,9 @@ def _unattacked(games: Sequence[EmpiricalGame]) -> tuple[str, ...]:
 
 
 def margin(models: int, attacks: int, examples: int, delta: float = 0.05) -> float:
-    """How far any cell's mean is from the truth at most, with probability 1 - delta.
+    """The largest error of the mean of any cell, with probability 1 - delta.
 
-    In units of the range of an example's payoff.
+    In units of the range of one example's payoff; see the module's *margin*.
     """
     return math.sqrt(math.log(2 * models * attacks / delta) / (2 * examples))
 
@@ -240,7 +251,7 @@ def _check(
     games: Sequence[EmpiricalGame], hold_out: bool, cells: tuple[float, float] | None
 ) -> None:
     if not games:
-        raise ValueError("no game to analyse: give one a seed")
+        raise ValueError("no game to analyze: give one per seed")
     for game in games:
         if (game.models, game.attacks) != (games[0].models, games[0].attacks):
             raise ValueError(
@@ -252,8 +263,8 @@ def _check(
                 game.payoffs("defender")
             except ValueError as error:
                 raise ValueError(
-                    f"{error}; or state the least and the most that a cell can cost (cells), and "
-                    "have values bracketed"
+                    f"{error}; or state the least and the most that a cell can cost (cells) to "
+                    "bracket the values"
                 ) from None
         if hold_out and game.examples < 2:
             raise ValueError("one example cannot be halved: hold nothing out (hold_out=False)")
@@ -267,7 +278,7 @@ def _solved(payoffs: Array, protocol: Protocol, shown: Array | None) -> tuple[So
 
 
 def _held_out(payoffs: Array, protocol: Protocol, shown: Array | None, seed: int) -> Array:
-    """What each example pays by moves that were chosen on the half without it, [E]."""
+    """The payoff on each example, [E], of moves that were chosen on the half without it."""
     examples = payoffs.shape[2]
     order = np.random.default_rng(seed).permutation(examples)
     halves = order[: examples // 2], order[examples // 2 :]
@@ -292,10 +303,10 @@ def _ends(game: EmpiricalGame, cells: tuple[float, float] | None) -> tuple[Array
 
 
 def _check_duality(found: Sequence[Value]) -> None:
-    """V_DF <= V_K <= v <= V_AF and finer replies never leave more, or some value is wrong.
+    """Checks V_DF <= V_K <= v <= V_AF, and that finer replies never leave the defender more.
 
     Raises:
-        ArithmeticError: If it fails by more than what the solvers leave open.
+        ArithmeticError: If one fails by more than the solvers' slack: some value is wrong.
     """
     for one in found:
         for other in found:
