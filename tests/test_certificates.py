@@ -440,7 +440,7 @@ REFUSED = [
     (Calls(overwritten), "it overwrites a value that it reads again"),
     (
         Calls(lambda x: x + torch.arange(8.0).view(2, 4)),
-        "a constant differs from example to example",
+        "a constant differs between examples",
     ),
     (Preprocessed(BitDepth(3), nn.Linear(4, 2)), "transforms its inputs by BitDepth"),
     (Preprocessed(GaussianNoise(0.1), nn.Linear(4, 2)), "flips coins"),

@@ -50,7 +50,7 @@ def test_best_responses_go_round_matching_pennies_and_shapleys_game():
 
 
 def test_an_orbit_needs_a_state_to_come_back():
-    with pytest.raises(ValueError, match="5 states"):
+    with pytest.raises(ValueError, match="no state repeats among 5"):
         orbit(iter(range(5)))
 
 

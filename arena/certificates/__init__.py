@@ -1,1 +1,1 @@
-"""Proofs that no legal move changes a network's answer, one method a file."""
+"""Proofs that no legal move changes a network's answer, one method per file."""

@@ -1,4 +1,4 @@
-"""All legal outputs for given inputs, as bounds need them."""
+"""The set of legal outputs for given inputs, in the form that bounds need."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,11 @@ _DUAL: dict[type[ActionSpace], float] = {L2: 2.0, L1: float("inf")}
 
 
 def check(space: ActionSpace) -> None:
-    """Raises ValueError if there are no bounds over the space."""
+    """Checks that there are bounds over the space.
+
+    Raises:
+        ValueError: If it is not the ball of L-inf, L2 or L1.
+    """
     if not isinstance(space, Linf | L2 | L1):
         raise ValueError(
             f"no bounds over {type(space).__name__}; they cover the balls of Linf, L2 and L1"
@@ -25,10 +29,10 @@ class Ball:
     """{z : |z - x|_p <= radius} within the box, for each input x [B, ...].
 
     Attributes:
-        x: The centers.
-        radius: The space's eps with everything that `contains` tolerates.
-        dual: The norm dual to p; None for L-inf, where `span` says everything.
-        span: The interval of each input value, in that of the box.
+        x: The centers [B, ...].
+        radius: The space's eps, enlarged by all that `contains` tolerates.
+        dual: The norm dual to p; None for L-inf, where `span` is the whole ball.
+        span: The interval of each input value, within the box.
     """
 
     x: Tensor
@@ -38,10 +42,13 @@ class Ball:
 
     @classmethod
     def of(cls, space: ActionSpace, x: Tensor) -> "Ball":
-        """The ball of a declared space.
+        """The ball of a declared space around the inputs `x` [B, ...], rounded outwards.
 
-        Rounded outwards: `contains` compares a float32 size with eps (1 + tolerance) in float32,
-        which adds an error of two roundings; the interval's ends are float32.
+        `contains` compares a float32 size with eps (1 + tolerance) in float32, which adds the error
+        of two roundings; the ends of the intervals are float32 too.
+
+        Raises:
+            ValueError: If there are no bounds over the space.
         """
         check(space)
         assert isinstance(space, Linf | L2 | L1)
@@ -56,10 +63,10 @@ class Ball:
         return cls(x, radius, _DUAL.get(type(space)), span)
 
     def lowest(self, a: Tensor, owner: Tensor) -> Tensor:
-        """The smallest value [P] of each functional `a` [P, ...] over the ball of its `owner` [P].
+        """A lower bound [P] of each functional `a` [P, ...] over the ball of example `owner` [P].
 
-        Exact for L-inf; else the better of two bounds, the ball without the box (dual norm) and the
-        interval of each value.
+        It is exact for L-inf. For L2 and L1 it is the better of two bounds: by the ball without the
+        box (dual norm), and by the interval of each value.
         """
         found = lowest(a, self.span, owner)
         if self.dual is None:
@@ -70,6 +77,6 @@ class Ball:
 
 
 def lowest(a: Tensor, span: Span, owner: Tensor) -> Tensor:
-    """The smallest value [P] of functionals `a` [P, ...] over intervals of each value."""
+    """The smallest value [P] of functionals `a` [P, ...] over the intervals of `owner` [P]."""
     ends = torch.where(a > 0, span.lower[owner], span.upper[owner])
     return (a * ends).flatten(1).sum(1)

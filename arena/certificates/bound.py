@@ -1,4 +1,4 @@
-"""What proves that no legal move changes a network's answer."""
+"""The interface of bounds, which prove that no legal move changes a network's answer."""
 
 from abc import ABC, abstractmethod
 
@@ -9,32 +9,42 @@ from arena.certificates import ball, network
 from arena.core import ActionSpace
 from arena.fields import Declared
 
-_ROUNDING = 2.0**-16
-"""Of the largest logit: what float32 may have taken off a margin, see `Bound.certified`."""
+_FLOAT32 = 2.0**-16
+"""Allowance for float32 errors in a margin, as a share of the largest logit; see `certified`."""
 
 
 class Bound(Declared, ABC):
-    """Proves lower bounds on how far a network's answer is from changing, over all legal moves.
+    """Lower bounds on a network's margins over all legal moves.
 
-    Of the spaces it covers Linf, L2 and L1, with everything that their `contains` tolerates; of the
-    networks those that `network.read` can read, as they are in evaluation mode.
+    Bounds cover the spaces Linf, L2 and L1, with all that their `contains` tolerates, and the
+    networks that `network.read` can read, in evaluation mode.
     """
 
     @abstractmethod
     def margins(self, module: nn.Module, x: Tensor, y: Tensor, space: ActionSpace) -> Tensor:
-        """Lower bounds [B, K] on logit_y - logit_k over every legal output for `x` [B, ...].
+        """Lower bounds [B, K] on logit_y - logit_k over all legal outputs.
 
-        Plus infinity at k = y [B]. Differentiable in the module's parameters.
+        They are plus infinity at k = y, and differentiable in the module's parameters.
+
+        Args:
+            module: The network, with K logits.
+            x: The inputs [B, ...].
+            y: The labels [B].
+            space: The legal outputs.
 
         Raises:
             ValueError: If the space or a layer cannot be bounded.
         """
 
     def check(self, space: ActionSpace, module: nn.Module | None = None) -> None:
-        """Checks what is known at set-up; `margins` looks at the functions between the layers too.
+        """Checks what is known at set-up; `margins` also checks the functions between the layers.
+
+        Args:
+            space: The legal outputs.
+            module: The network, if it is known.
 
         Raises:
-            ValueError: Saying what does not fit and what would.
+            ValueError: If the space or a layer cannot be bounded, with those that can.
         """
         ball.check(space)
         if module is not None:
@@ -44,15 +54,25 @@ class Bound(Declared, ABC):
     def certified(
         self, module: nn.Module, x: Tensor, y: Tensor, space: ActionSpace, batch_size: int
     ) -> Tensor:
-        """Whether it is proven, bool [B], that no legal move has another answer than `y`.
+        """Whether it is proven, bool [B], that the answer to every legal move is `y`.
 
-        The bounds hold in exact arithmetic; both they and the network's own answers are computed in
-        float32. So a margin counts if it exceeds 2^-16 of the example's largest logit (at least 1):
-        no theorem, but ten times the largest error that was measured against float64. TF32, which
-        a GPU may use instead if told to, is not covered.
+        The bounds hold in exact arithmetic, but the bounds and the network's answers are computed
+        in float32. So a margin must exceed 2^-16 of the example's largest logit, or of 1 if that is
+        larger. This is not a theorem, but ten times the largest error measured against float64. It
+        does not cover TF32, which a GPU can be told to use.
+
+        Args:
+            module: The network, with K logits.
+            x: The inputs [B, ...].
+            y: The labels [B].
+            space: The legal outputs.
+            batch_size: The number of examples that are bounded at once.
+
+        Raises:
+            ValueError: If the space or a layer cannot be bounded.
         """
         proven = []
         for part, truth in zip(*(torch.split(t, batch_size) for t in (x, y)), strict=True):
             scale = module(part).abs().amax(1, keepdim=True).clamp(min=1.0)
-            proven.append((self.margins(module, part, truth, space) > _ROUNDING * scale).all(1))
+            proven.append((self.margins(module, part, truth, space) > _FLOAT32 * scale).all(1))
         return torch.cat(proven)

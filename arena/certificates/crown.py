@@ -1,4 +1,4 @@
-"""CROWN: linear bounds of the margins, carried back from the logits to the input."""
+"""CROWN: linear bounds of the margins, propagated back from the logits to the input."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,13 +16,13 @@ from arena.core import ActionSpace
 class Crown(Bound):
     """Zhang et al. 2018 (1811.00866), Theorem 3.2, with the adaptive lower lines of CROWN-Ada.
 
-    For networks as they are, however trained. Beyond the paper: residual sums, and max-pooling
-    between the lines of `operations.MaxPool`; intervals are never looser than interval
-    propagation's, and neither are the margins.
+    It works for networks however they were trained. Beyond the paper: residual sums, and
+    max-pooling between the lines of `operations.MaxPool`. Intervals and margins are never looser
+    than those of interval propagation.
 
     Attributes:
-        intermediate: How the intervals that decide the lines are found: "crown", by backward bounds
-            of every value whose sign is open, or "interval", at a fraction of the price.
+        intermediate: How the intervals that decide the lines are bounded: "crown", by backward
+            bounds of every value whose sign is open, or "interval", at a fraction of the cost.
     """
 
     intermediate: Literal["interval", "crown"] = "crown"

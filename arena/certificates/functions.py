@@ -1,7 +1,7 @@
 """How each function of torch that can be bounded becomes a node.
 
-A reader takes the trace, the call, and the function's own arguments under torch's names; it returns
-the place of the node that has the function's value.
+A reader takes the trace, the call, and the function's own arguments under torch's names. It returns
+the place of the node that has the function's value, and raises `Unbounded` if there is no bound.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 from arena.certificates.graph import Trace, Unbounded
 from arena.certificates.operations import (
     Convolution,
-    Linear,
+    FullyConnected,
     MaxPool,
     ReLU,
     Reshape,
@@ -26,7 +26,13 @@ from arena.certificates.operations import (
 
 @dataclass(frozen=True)
 class Call:
-    """What was called, what it returned, and the shape [2, ...] of its first argument before."""
+    """A call of a function.
+
+    Attributes:
+        name: The function's name.
+        made: What it returned, [2, ...].
+        before: The shape [2, ...] of its first argument before the call.
+    """
 
     name: str
     made: Tensor
@@ -34,7 +40,7 @@ class Call:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what it returned, for one example."""
+        """The shape of its result for one example."""
         return tuple(self.made.shape[1:])
 
 
@@ -49,7 +55,7 @@ def _linear(trace: Trace, call: Call, input: Any, weight: Any, bias: Any = None)
     place = trace.only(input, weight, bias)
     if len(call.shape) != 1:
         raise Unbounded(f"a Linear layer of inputs of shape {list(call.before[1:])}; flatten them")
-    return trace.add(Linear(weight, bias), call.shape, place)
+    return trace.add(FullyConnected(weight, bias), call.shape, place)
 
 
 def _conv2d(
@@ -84,8 +90,10 @@ def _batch_norm(
 ) -> int:
     place = trace.only(input, running_mean, running_var, weight, bias)
     if training:
-        raise Unbounded("its BatchNorm takes the statistics of the batch, not running ones")
-    # The recorder runs without gradients; the layer's own parameters are to keep theirs.
+        raise Unbounded(
+            "its BatchNorm takes the statistics of the batch; make it track running ones"
+        )
+    # The recorder runs without gradients, but the layer's own parameters need theirs.
     with torch.enable_grad():
         factor = (running_var + eps).rsqrt() * (1.0 if weight is None else weight)
         shift = (0.0 if bias is None else bias) - running_mean * factor
@@ -99,7 +107,7 @@ def _relu(trace: Trace, call: Call, input: Any, inplace: bool = False) -> int:
 
 def _clamp(trace: Trace, call: Call, input: Any, min: Any = None, max: Any = None) -> int:
     if min != 0 or max is not None:
-        raise Unbounded(f"it clamps to [{min}, {max}]; only to [0, None] as ReLU does")
+        raise Unbounded(f"it clamps to [{min}, {max}]; only [0, None], as of ReLU, has bounds")
     return _relu(trace, call, input)
 
 
@@ -132,7 +140,7 @@ def _avg_pool2d(
     divisor_override: int | None = None,
 ) -> int:
     if ceil_mode or (not count_include_pad and _pair(padding) != (0, 0)):
-        raise Unbounded("its AvgPool2d counts cells that differ from window to window")
+        raise Unbounded("its AvgPool2d divides by a count that differs between windows")
     kernel, place = _pair(kernel_size), trace.only(input)
     return _averaged(trace, call, place, kernel, _pair(stride or kernel), padding, divisor_override)
 
@@ -165,7 +173,7 @@ def _averaged(
 def _mean(trace: Trace, call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> int:
     dims = {d % 4 for d in ((dim,) if isinstance(dim, int) else dim or ())}
     if len(call.before) != 4 or dims != {2, 3}:
-        raise Unbounded("it takes a mean; only that over the plane [H, W] of [B, C, H, W]")
+        raise Unbounded("it takes a mean other than that over the plane [H, W] of [B, C, H, W]")
     channels, *plane = call.before[1:]
     whole = (plane[0], plane[1])
     pooled = Call(call.name, call.made.reshape(2, channels, 1, 1), call.before)
@@ -192,7 +200,7 @@ def _dropout(
 
 
 def _sum(trace: Trace, call: Call, input: Any, other: Any, alpha: float = 1) -> int:
-    """`input` + `other`, either of which may be a constant; `alpha` scales `other`."""
+    """`input` + `alpha` x `other`, either of which may be a constant."""
     first, second = trace.place(input), trace.place(other)
     if first is None or second is None:
         value, place = (input, second) if first is None else (other, first)
@@ -239,13 +247,13 @@ def _scaled(trace: Trace, call: Call, place: int | None, factor: Any, shift: Any
 
 
 def _scale(call: Call, factor: Any, shift: Any) -> Scale:
-    """Constants, numbers or tensors that broadcast to [B, *shape], as those of one example."""
+    """A `Scale` by constants, which are numbers or tensors that broadcast to [B, *shape]."""
 
     def one(value: Any) -> Tensor:
         made = value if isinstance(value, Tensor) else call.made.new_tensor(float(value))
         if made.dim() > len(call.shape):
             if len(made) != 1:
-                raise Unbounded("a constant differs from example to example")
+                raise Unbounded("a constant differs between examples")
             made = made[0]
         return made.to(call.made)
 

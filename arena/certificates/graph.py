@@ -1,4 +1,4 @@
-"""A network as a graph of operations, and the trace of a run that it is drawn from."""
+"""A network as a graph of operations, and the trace of a run from which it is made."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from arena.certificates.operations import Nonlinear, Operation
 
 @dataclass(frozen=True)
 class Node:
-    """An operation on the values of earlier nodes, by their places; the input has no operation.
+    """An operation on the values of earlier nodes.
 
     Attributes:
-        operation: What it does.
-        parents: Places of the nodes that it reads.
-        shape: Shape of its values for one example.
-        mixed: Layers since the input in which values mix; infinite behind a nonlinear operation.
+        operation: The operation; None for the input.
+        parents: The places of the nodes that it reads.
+        shape: The shape of its values for one example.
+        mixed: The number of layers since the input in which values mix; infinite after a nonlinear
+            operation.
     """
 
     operation: Operation | None
@@ -29,7 +30,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """The nodes that matter to the output, each after those it reads: input first, output last."""
+    """The nodes that the output depends on, each after those it reads.
+
+    Attributes:
+        nodes: The input first, the output last.
+    """
 
     nodes: tuple[Node, ...]
 
@@ -48,28 +53,28 @@ class Network:
 
 
 class Unbounded(ValueError):
-    """What a network does has no bounds; the message says what that is."""
+    """A network does something that cannot be bounded; the message says what."""
 
 
 class Trace:
     """The nodes of a run so far, and the tensors that hold their values.
 
     Args:
-        given: The input of the run, [2, ...].
+        given: The input of the run, two examples [2, ...].
     """
 
     def __init__(self, given: Tensor) -> None:
         self.nodes = [Node(None, (), tuple(given.shape[1:]), 0)]
-        # The tensor is kept, since another could get its id; so is its version, to notice writes.
+        # The tensor is kept so that no other gets its id, and its version to notice writes.
         self._places: dict[int, tuple[int, Tensor, int]] = {}
         self.record(given, 0)
 
     def record(self, tensor: Tensor, place: int) -> None:
-        """Says that the tensor holds the values of a node."""
+        """Records that the tensor holds the values of the node at `place`."""
         self._places[id(tensor)] = (place, tensor, tensor._version)
 
     def place(self, value: Any) -> int | None:
-        """The place of the node that has this value, None for a constant."""
+        """The place of the node that has this value; None for a constant."""
         found = self._places.get(id(value))
         return None if found is None else found[0]
 
@@ -77,7 +82,7 @@ class Trace:
         """Whether a tensor comes from the input.
 
         Raises:
-            Unbounded: If it was written to behind the trace's back.
+            Unbounded: If it was overwritten after it was recorded.
         """
         if id(tensor) not in self._places:
             return False
@@ -86,14 +91,18 @@ class Trace:
         return True
 
     def only(self, x: Any, *constants: Any) -> int:
-        """The place of the one argument that comes from the input."""
+        """The place of `x`, the only one of these arguments that comes from the input.
+
+        Raises:
+            Unbounded: If `x` does not come from the input, or a constant does.
+        """
         place = self.place(x)
         if place is None or any(self.place(constant) is not None for constant in constants):
             raise Unbounded("it multiplies what depends on its input, or divides by it")
         return place
 
     def add(self, operation: Operation, shape: Sequence[int], *parents: int) -> int:
-        """A new node, of values [B, *shape]; its place."""
+        """Adds a node of values [B, *shape] and returns its place."""
         mixed = sum(self.nodes[parent].mixed for parent in parents) + operation.mixes
         if isinstance(operation, Nonlinear):
             mixed = math.inf
@@ -101,7 +110,11 @@ class Trace:
         return len(self.nodes) - 1
 
     def network(self, made: Any) -> Network:
-        """The nodes that `made`, the run's result, depends on."""
+        """The nodes that `made`, the result of the run, depends on.
+
+        Raises:
+            Unbounded: If the result is not logits [2, K] that depend on the input.
+        """
         last = self.place(made)
         if last is None or not self.holds(made) or made.dim() != 2 or len(made) != 2:
             raise Unbounded("it does not return logits [B, K] that depend on its input")

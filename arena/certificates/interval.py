@@ -1,4 +1,4 @@
-"""Interval bounds: every value of every layer in an interval of its own."""
+"""Interval bounds: each value of each layer has an interval of its own."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ from arena.core import ActionSpace
 class Interval(Bound):
     """Interval bound propagation: Gowal et al. 2018 (1810.12715), equations 4-6.
 
-    The last affine layers are merged with the margin, as in the paper. The price is about two
-    passes; on a network that was not trained for it, the bounds say nothing. For L2 and L1, which
-    the paper leaves out, the values before the first nonlinear layer are bounded by the dual norm.
+    The last affine layers are merged with the margin, as in the paper. The cost is about two
+    forward passes. The bounds are too loose to prove anything of a network that was not trained for
+    them. For L2 and L1, which the paper does not treat, the values before the first nonlinear layer
+    are bounded by the dual norm.
     """
 
     def margins(self, module: nn.Module, x: Tensor, y: Tensor, space: ActionSpace) -> Tensor:
-        """As `Bound.margins`; the smaller the space, the larger each."""
+        """As `Bound.margins`; a smaller space never has smaller margins."""
         bounds = Propagation(read(module, x), Ball.of(space, x), adaptive=False, refine=False)
         return bounds.margins(y, through=False)

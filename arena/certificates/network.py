@@ -1,9 +1,9 @@
 """A network read as a graph of operations that can be bounded.
 
-The module is run once on two dummy inputs while torch reports every function that it calls
-(`TorchFunctionMode`). So a network is read by what it does: modules, functions and operators alike,
-whatever Python lies between them, as long as that looks at no value. What would look at one, or is
-not among the functions that can be bounded, is refused by its name.
+The module runs once on two dummy inputs while torch reports every function that it calls
+(`TorchFunctionMode`). So a network is read by what it does: by modules, functions and operators
+alike, with any Python between them that does not look at a value. A function that looks at a value,
+or that cannot be bounded, is refused by its name.
 """
 
 from typing import Any
@@ -38,22 +38,25 @@ _LAYERS = (
 
 
 _AGREED = 1e-3
-"""By how much, as a share, the graph's answers may differ from the module's: rounding."""
+"""The largest difference, as a share, between the graph's answers and the module's: rounding."""
 
 _ASKED = {"size", "dim", "ndimension", "__len__", "numel", "is_floating_point", "is_contiguous"}
-"""What may be asked of a value without looking at it."""
+"""Functions of a tensor that do not look at its values."""
 
 
 def check(module: nn.Module) -> None:
-    """Checks what can be seen without an input: the layers and what stands before the network.
+    """Checks what can be seen without an input: the layers, and transformations of the input.
 
     Raises:
-        ValueError: Naming the first layer that cannot be bounded, and those that can.
+        ValueError: With the first layer that cannot be bounded, and the layers that can.
     """
     for name, part in module.named_modules():
         place = f"layer {name!r}" if name else "the network"
         if getattr(part, "random", False) is True:
-            raise ValueError(f"{place} ({type(part).__name__}) flips coins: no bound covers that")
+            raise ValueError(
+                f"{place} ({type(part).__name__}) flips coins, which no bound covers; certify the "
+                "model without it"
+            )
         if isinstance(part, Preprocessed):
             raise ValueError(
                 f"{place} transforms its inputs by {type(part.preprocess).__name__}, which cannot "
@@ -68,13 +71,13 @@ def check(module: nn.Module) -> None:
 
 @torch.no_grad()
 def read(module: nn.Module, x: Tensor) -> Network:
-    """The graph of a module, as in evaluation mode, for inputs like `x` [B, ...].
+    """The graph of a module in evaluation mode, for inputs of the shape of `x` [B, ...].
 
-    It holds the module's own parameters: bounds are differentiable in them. Its answers are
-    compared with the module's on two of the inputs.
+    The graph holds the module's own parameters, so bounds are differentiable in them. Its answers
+    are compared with the module's on the first two inputs.
 
     Raises:
-        ValueError: Naming what cannot be bounded, and what can.
+        ValueError: With the layer or function that cannot be bounded, and those that can.
     """
     check(module)
     training = [part for part in module.modules() if part.training]
@@ -100,7 +103,7 @@ def read(module: nn.Module, x: Tensor) -> Network:
 
 
 class _Recorder(TorchFunctionMode):
-    """Adds to a trace every function that is called on what comes from the input."""
+    """Adds to a trace every function that is called on a value that comes from the input."""
 
     def __init__(self, given: Tensor) -> None:
         super().__init__()
@@ -109,9 +112,9 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls the function, and reads it if it was given what comes from the input."""
+        """Calls the function, and reads it if an argument comes from the input."""
         kwargs = kwargs or {}
-        # Before the call, which may write.
+        # Before the call, which may overwrite its arguments.
         touched = any([self.trace.holds(value) for value in _tensors((args, kwargs))])
         before = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
         made = func(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""What a network that can be bounded is made of: affine maps, ReLU and max-pooling.
+"""The operations of networks that can be bounded: affine maps, ReLU and max-pooling.
 
-Shapes: B examples; P linear functionals of a node's values, each about one example; a node holds
-values of shape [B, *shape], a functional of them is a row of coefficients [P, *shape].
+Shapes: there are B examples, and a node holds values [B, *shape]. There are P linear functionals of
+a node's values, each of one example; they are rows of coefficients [P, *shape].
 """
 
 import math
@@ -16,17 +16,20 @@ from torch.nn.grad import conv2d_input
 
 
 class Span(NamedTuple):
-    """Bounds of every value of a node, [B, *shape] each."""
+    """Lower and upper bounds of every value of a node, [B, *shape] each."""
 
     lower: Tensor
     upper: Tensor
 
 
 class Lines(NamedTuple):
-    """Linear bounds of a nonlinear node by its input: low * z <= value <= high * z + offset.
+    """Linear bounds of a nonlinear node in its input z: low * z <= value <= high * z + offset.
 
-    `offset` [B, *shape] of the node; the slopes have the shape of the input's coefficients, see
-    `Nonlinear.spread`.
+    Attributes:
+        low: The slopes of the lower lines, in the shape of the input's coefficients; see
+            `Nonlinear.spread`.
+        high: The slopes of the upper lines, in the same shape.
+        offset: Of the upper lines, [B, *shape] of the node.
     """
 
     low: Tensor
@@ -38,39 +41,44 @@ class Operation(ABC):
     """A map from the values of one or more nodes to those of the next."""
 
     mixes: int = 0
-    """1 if a value of the output depends on many of the input: then intervals lose something."""
+    """1 if an output value depends on many input values, so that intervals lose precision."""
 
     @abstractmethod
     def __call__(self, *given: Tensor) -> Tensor:
-        """The values [B, *shape] of the node."""
+        """The values [B, *shape] of the node, from those of its inputs."""
 
     def span(self, *given: Span) -> Span:
-        """Exact bounds of each value over intervals of the input; here, of a monotone map."""
+        """Exact bounds of each value over intervals of the inputs; here, of a monotone map."""
         return Span(self(*(s.lower for s in given)), self(*(s.upper for s in given)))
 
     @abstractmethod
     def transposed(self, a: Tensor) -> Tensor:
-        """Coefficients of the output (of an affine map's linear part) as those of each input."""
+        """The coefficients [P, ...] of each input that equal coefficients `a` of the output.
+
+        For an affine map, those of its linear part.
+        """
 
 
 class Nonlinear(Operation):
-    """A monotone map that is bounded by lines."""
+    """A monotone map that lines bound."""
 
     @abstractmethod
     def open(self, given: Span) -> Tensor:
-        """Whether tighter bounds of an input value could move the lines, bool [B, *shape]."""
+        """Whether tighter bounds of an input value could change the lines, bool [B, *shape]."""
 
     @abstractmethod
     def lines(self, given: Span, adaptive: bool) -> Lines:
-        """Linear bounds over intervals of the input; exact where these decide the outcome.
+        """Linear bounds over intervals of the input; exact where the intervals decide the value.
 
-        `adaptive` chooses the lower line by the interval (1811.00866), else it has the slope of
-        the upper one (1711.00851).
+        Args:
+            given: The intervals.
+            adaptive: Whether the lower line is chosen by the interval (1811.00866). Otherwise it
+                has the slope of the upper line (1711.00851).
         """
 
     @abstractmethod
     def spread(self, a: Tensor) -> Tensor:
-        """Coefficients [P, *shape] made to broadcast with the slopes."""
+        """The coefficients [P, *shape], with axes that broadcast with the slopes."""
 
 
 class Sum(Operation):
@@ -79,12 +87,12 @@ class Sum(Operation):
     mixes = 1
 
     def __call__(self, *given: Tensor) -> Tensor:
-        """The sum of the inputs, of equal shapes."""
+        """The sum of two inputs of equal shapes."""
         first, second = given
         return first + second
 
     def transposed(self, a: Tensor) -> Tensor:
-        """The same for each."""
+        """The same coefficients for each input."""
         return a
 
 
@@ -108,19 +116,21 @@ class Affine(Operation):
 
     @abstractmethod
     def magnitude(self, radius: Tensor) -> Tensor:
-        """|W| radius: how far outputs move at most if inputs move by `radius` >= 0."""
+        """|W| radius: the most that outputs move if inputs move by at most `radius` >= 0."""
 
     def span(self, *given: Span) -> Span:
-        """Exact, by middle and half-width (1810.12715, equation 5)."""
+        """Exact bounds by middle and half-width (1810.12715, equation 5)."""
         lower, upper = given[0]
         middle, half = self((upper + lower) / 2), self.magnitude((upper - lower) / 2)
         return Span(middle - half, middle + half)
 
 
 class Scale(Affine):
-    """Each value times its own factor, plus its own shift: normalisations.
+    """Each value times its own factor, plus its own shift, as in normalization layers.
 
-    `factor` and `shift` broadcast to the node's shape.
+    Args:
+        factor: Broadcasts to the node's shape.
+        shift: Broadcasts to the node's shape.
     """
 
     def __init__(self, factor: Tensor, shift: Tensor) -> None:
@@ -139,8 +149,8 @@ class Scale(Affine):
         return a * self._factor
 
 
-class Linear(Affine):
-    """A fully connected layer, weight [n, m]."""
+class FullyConnected(Affine):
+    """A fully connected layer with weight [n, m] and bias [n] or None."""
 
     mixes = 1
 
@@ -161,7 +171,7 @@ class Linear(Affine):
 
 
 class Convolution(Affine):
-    """A convolution of images [C, H, W] padded with 0; mean pooling is one too."""
+    """A convolution of images [C, H, W] padded with 0; mean pooling is one, too."""
 
     mixes = 1
 
@@ -189,7 +199,7 @@ class Convolution(Affine):
     def transposed(self, a: Tensor) -> Tensor:
         """The transposed convolution."""
         if self._how[-1] == 1 and self._weight[0].numel() <= 2 * len(self._weight):
-            # Few input channels, as in a first layer: a third of the time of torch's own.
+            # With few input channels, as in a first layer, a third of the time of torch's own.
             columns = self._weight.flatten(1).T @ a.flatten(2)
             return _folded(columns, self._before, self._weight.shape[2:], *self._how[:-1])
         shape = (len(a), *self._before)
@@ -205,13 +215,14 @@ class ReLU(Nonlinear):
         return given[0].relu()
 
     def open(self, given: Span) -> Tensor:
-        """Where the sign is open."""
+        """Whether the sign is open."""
         return (given.lower < 0) & (given.upper > 0)
 
     def lines(self, given: Span, adaptive: bool) -> Lines:
-        """Above, the chord; below, a line through 0.
+        """The upper line is the chord, the lower one a line through 0.
 
-        Its slope is the chord's, or (adaptive) the one of 0 and 1 that leaves the smaller area.
+        The lower line has the chord's slope or, if `adaptive`, the slope of 0 and 1 that leaves the
+        smaller area.
         """
         lower, upper = given
         unsure = self.open(given)
@@ -221,16 +232,16 @@ class ReLU(Nonlinear):
         return Lines(low, chord, torch.where(unsure, -chord * lower, 0.0))
 
     def spread(self, a: Tensor) -> Tensor:
-        """As they are."""
+        """The coefficients, unchanged."""
         return a
 
     def transposed(self, a: Tensor) -> Tensor:
-        """As they are."""
+        """The coefficients, unchanged."""
         return a
 
 
 class MaxPool(Nonlinear):
-    """The maximum of each window of a plane [H, W]; slopes are [B, C, window, rows, columns]."""
+    """The maximum of each window of [C, H, W]; slopes are [B, C, window, rows, columns]."""
 
     def __init__(
         self,
@@ -244,18 +255,19 @@ class MaxPool(Nonlinear):
         self._kernel, self._stride, self._dilation = kernel, stride, dilation
 
     def __call__(self, *given: Tensor) -> Tensor:
-        """The maxima."""
+        """The maxima [B, C, rows, columns]."""
         return F.max_pool2d(given[0], self._kernel, self._stride, self._padding, self._dilation)
 
     def open(self, given: Span) -> Tensor:
-        """Everywhere."""
+        """True everywhere."""
         return torch.ones_like(given.lower, dtype=torch.bool)
 
     def lines(self, given: Span, adaptive: bool) -> Lines:
-        """Below, the value z_i of the largest lower bound.
+        """The lower line is the value z_i that has the largest lower bound.
 
-        Above, max(z_j, m), where z_j has the largest upper bound and m is the second largest, under
-        its chord (m - u_j slope, as ReLU's): never above the constant u_j. Exact if l_j >= m.
+        The upper line is the chord, as for ReLU, of max(z_j, m), where z_j has the largest upper
+        bound u_j and m is the second largest upper bound. It is never above the constant u_j. Both
+        lines are exact if the lower bound of z_j is at least m.
         """
         lower, upper = self._windows(given.lower), self._windows(given.upper)
         surest = lower.argmax(2, keepdim=True)
@@ -264,7 +276,7 @@ class MaxPool(Nonlinear):
         most, second = top[:, :, :1], top[:, :, 1:2] if top.shape[2] > 1 else top - math.inf
         least = lower.gather(2, largest)
         unsure = least < second
-        flat = most <= second  # two are equal: the chord is the constant
+        flat = most <= second  # two upper bounds are equal: the chord is constant
         rise = torch.where(unsure & ~flat, most - second, 0.0)
         slope = torch.where(unsure, rise / torch.where(unsure & ~flat, most - least, 1.0), 1.0)
         offset = torch.where(unsure, torch.where(unsure, second, 0.0) - slope * least, 0.0)
@@ -274,17 +286,17 @@ class MaxPool(Nonlinear):
         return Lines(low, zeros.scatter(2, largest, slope), offset.squeeze(2))
 
     def spread(self, a: Tensor) -> Tensor:
-        """A place for the window."""
+        """An axis for the window: [P, C, 1, rows, columns]."""
         return a.unsqueeze(2)
 
     def transposed(self, a: Tensor) -> Tensor:
-        """Coefficients [P, C, window, rows, columns] added up over the windows."""
+        """Coefficients [P, C, window, rows, columns], summed over the windows."""
         columns = a.flatten(3).flatten(1, 2)
         how = (self._kernel, self._stride, self._padding, self._dilation)
         return _folded(columns, self._before, *how)
 
     def _windows(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] as [B, C, window, rows, columns]; beyond the border is minus infinity."""
+        """[B, C, H, W] as [B, C, window, rows, columns], padded with minus infinity."""
         down, right = self._padding
         padded = F.pad(x, (right, right, down, down), value=-math.inf)
         made = self(x).shape[2:]
@@ -300,7 +312,7 @@ def _folded(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """The values [P, C * window, windows] of sliding windows, added up where they overlap."""
+    """The values [P, C * window, windows] of sliding windows, summed where they overlap."""
     (high, wide), (down, right) = before[1:], padding
     size = (high + 2 * down, wide + 2 * right)
     padded = F.fold(columns, size, tuple(kernel), tuple(dilation), 0, tuple(stride))

@@ -1,4 +1,4 @@
-"""The convex outer polytope: the dual bound that can be trained on."""
+"""The convex outer polytope: a dual bound that can be trained on."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,11 @@ from arena.core import ActionSpace
 class ConvexPolytope(Bound):
     """Wong & Kolter 2018 (1711.00851), Theorem 1 and Algorithm 1.
 
-    The dual point of the paper: an open ReLU between its chord and the parallel through 0, which
-    is also Fast-Lin (1804.09699). The bound is smooth in the parameters but where a sign is
-    settled. Beyond the paper: L2 and L1 balls (as in 1805.12514), the data's box, and layers as in
-    `Crown`; an interval that plain interval propagation bounds better is taken from there.
+    The bound is at the dual point of the paper: a ReLU whose sign is open lies between its chord
+    and the parallel through 0, as in Fast-Lin (1804.09699). The bound is smooth in the parameters
+    except where a sign becomes settled. Beyond the paper: L2 and L1 balls (as in 1805.12514), the
+    data's box, and the layers of `Crown`. Where plain interval propagation bounds an interval
+    better, its bound is taken.
     """
 
     def margins(self, module: nn.Module, x: Tensor, y: Tensor, space: ActionSpace) -> Tensor:

@@ -1,10 +1,11 @@
 """Bounds through a network: intervals forwards, linear functionals backwards.
 
-Forwards, each node's interval follows from those before it. Backwards, a functional of a node's
-values becomes one of the nodes before it: through an affine map exactly, through a nonlinear one by
-lines that bound it over its input's interval, until it is one of the input, whose extremes over the
-ball are known. That is CROWN (1811.00866, section 3.2) and, with parallel lines, the dual network
-of 1711.00851 (Theorem 1). Intervals that decide the lines may be refined by the same means.
+Forwards, each node's interval follows from the intervals of the nodes before it. Backwards, a
+functional of a node's values becomes a functional of the nodes before it: exactly through an affine
+map, and through a nonlinear one by the lines that bound it over its input's interval. In the end it
+is a functional of the input, whose extremes over the ball are known. That is CROWN (1811.00866,
+section 3.2) and, with parallel lines, the dual network of 1711.00851 (Theorem 1). The same method
+can refine the intervals that decide the lines.
 
 Shapes: as in `operations`.
 """
@@ -22,14 +23,17 @@ from arena.certificates.graph import Network
 from arena.certificates.operations import Affine, Lines, Nonlinear, Span
 
 _VALUES = 1 << 20
-"""Coefficients held at once, of the widest node: four times as many take twice the time a row."""
+"""Coefficients of the widest node held at once: four times as many take twice the time per row."""
 
 
 @dataclass(frozen=True)
 class _Functionals:
-    """P functionals: the sum of `rows[place]` [P, *shape] times the values of these nodes.
+    """P functionals of the values of several nodes.
 
-    To that comes something between `least` and `most` [P].
+    Attributes:
+        rows: By a node's place, the coefficients [P, *shape] of its values.
+        least: The lowest value [P] of what is added to the products.
+        most: The highest value [P] of what is added to the products.
     """
 
     rows: dict[int, Tensor]
@@ -45,10 +49,10 @@ class _Functionals:
 
 
 class Propagation:
-    """The bounds of one batch, whose inputs range over a ball.
+    """The bounds of a network over the balls around one batch of inputs.
 
     Attributes:
-        spans: The interval of each node.
+        spans: The interval of each node's values, by its place.
     """
 
     def __init__(self, network: Network, ball: Ball, adaptive: bool, refine: bool) -> None:
@@ -56,10 +60,10 @@ class Propagation:
 
         Args:
             network: The network.
-            ball: What its inputs range over.
-            adaptive: Which lower lines, see `Nonlinear.lines`.
-            refine: Whether to refine the intervals that decide lines by backward bounds, and not
-                only those before the first nonlinear node.
+            ball: The set that its inputs range over.
+            adaptive: The choice of lower lines, as for `Nonlinear.lines`.
+            refine: Whether backward bounds refine all intervals that decide lines, and not only
+                those before the first nonlinear node.
         """
         self._nodes, self._ball, self._refine = network.nodes, ball, refine
         self._lines: dict[int, Lines] = {}
@@ -81,8 +85,11 @@ class Propagation:
     def margins(self, y: Tensor, through: bool) -> Tensor:
         """Lower bounds [B, K] on logit_y - logit_k, infinite for k = y.
 
-        `through` carries them back to the input; else they end at the last nonlinear nodes'
-        intervals, which merges the last layer with the margin (1810.12715, section 3).
+        Args:
+            y: The labels [B].
+            through: Whether to propagate the margins back to the input. Otherwise they end at the
+                intervals of the last nonlinear nodes, which merges the last layer with the margin
+                (1810.12715, section 3).
         """
         (classes,) = self._nodes[-1].shape
         own = torch.eye(classes, dtype=self._ball.x.dtype, device=y.device)
@@ -95,13 +102,13 @@ class Propagation:
         return torch.cat(found).reshape(len(y), classes).masked_fill(own[y] == 1, math.inf)
 
     def _refined(self, place: int, readers: tuple[Nonlinear, ...]) -> Span:
-        """The interval of a node that decides lines, as tight as it is to be."""
+        """The interval of a node that decides lines, refined if it is worth it."""
         node, span = self._nodes[place], self.spans[place]
         if node.mixed < math.inf and self._ball.dual is not None:
             return self._reached(place)
-        if node.mixed <= 1 or not self._refine:  # with one layer nothing has been lost
+        if node.mixed <= 1 or not self._refine:  # after one layer the interval is exact
             return span
-        # Sorted by value: up to the first nonlinear node, a value has one row for all examples.
+        # Sorted by value, since up to the first nonlinear node all examples share a value's row.
         wanted = torch.stack([reader.open(span) for reader in readers]).any(0).flatten(1)
         value, owner = wanted.T.nonzero(as_tuple=True)
         if len(value) == 0:
@@ -112,7 +119,7 @@ class Propagation:
         for part in self._parts(len(value)):
             values, which = torch.unique(value[part], return_inverse=True)
             given = (place, values, which, owner[part], parallel)
-            if learning:  # made again for the backward pass, lest it keep all coefficients
+            if learning:  # computed again in the backward pass, which else keeps all coefficients
                 ends = checkpoint(self._both, *given, use_reentrant=False)
             else:
                 ends = self._both(*given)
@@ -127,9 +134,14 @@ class Propagation:
     def _both(
         self, place: int, values: Tensor, which: Tensor, owner: Tensor, parallel: bool
     ) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds [P] of values of a node: the number `values[which]` of `owner`.
+        """Lower and upper bounds [P] of values of a node; one pass if all lines are parallel.
 
-        One pass gives both if all lines before the node are parallel.
+        Args:
+            place: The node's place.
+            values: Numbers of the node's values.
+            which: The positions [P] in `values`.
+            owner: The example [P] of each.
+            parallel: Whether all lines before the node are parallel.
         """
         row = self._begun(self._rows(place, values), place)[which]
         least, most = self._extremes(self._carried(row, owner), owner)
@@ -138,7 +150,7 @@ class Propagation:
         return least, most
 
     def _reached(self, place: int) -> Span:
-        """The interval of a node that is affine in the input, by the dual norm of its rows."""
+        """The interval of a node that is affine in the input, by the rows' dual norm."""
         x, span, ball = self._ball.x.flatten(1), self.spans[place], self._ball
         assert ball.dual is not None
         values = torch.arange(math.prod(self._nodes[place].shape), device=x.device)
@@ -153,26 +165,31 @@ class Propagation:
         return Span(span.lower.maximum(center - away), span.upper.minimum(center + away))
 
     def _rows(self, place: int, values: Tensor) -> Tensor:
-        """The functionals [P, *shape] that are single values of a node, by their numbers [P]."""
+        """The functionals [P, *shape] that select single values of a node, by number [P]."""
         shape = self._nodes[place].shape
         rows = self._ball.x.new_zeros(len(values), math.prod(shape))
         return rows.scatter(1, values[:, None], 1.0).reshape(-1, *shape)
 
     def _parts(self, rows: int) -> Iterator[slice]:
-        """Slices of so many functionals that their coefficients fit."""
+        """Slices of `rows` functionals whose coefficients fit into memory."""
         step = max(1, _VALUES // max(math.prod(node.shape) for node in self._nodes))
         return (slice(start, start + step) for start in range(0, rows, step))
 
     def _begun(self, a: Tensor, place: int) -> _Functionals:
-        """Functionals `a` of a node as those of the input and the nonlinear nodes before it."""
+        """Functionals `a` [P, *shape] of a node, in terms of the input and nonlinear nodes."""
         nothing = a.new_zeros(len(a))
         return self._carried(_Functionals({place: a}, nothing, nothing), None)
 
     def _carried(self, of: _Functionals, owner: Tensor | None) -> _Functionals:
-        """Functionals of earlier nodes that bound those.
+        """Functionals of earlier nodes that bound the given ones.
 
-        Through nonlinear nodes, to the input, only where it is told about which example each is.
-        `most` is infinite behind lines that are not parallel.
+        Args:
+            of: The functionals.
+            owner: The example [P] of each, to propagate through nonlinear nodes to the input; None
+                stops at nonlinear nodes.
+
+        Returns:
+            The functionals; `most` is infinite after lines that are not parallel.
         """
         rows, least, most = dict(of.rows), of.least, of.most
         for place in range(max(rows, default=0), 0, -1):
@@ -201,7 +218,7 @@ class Propagation:
         return _Functionals(rows, least, most)
 
     def _extremes(self, of: _Functionals, owner: Tensor) -> tuple[Tensor, Tensor]:
-        """Lower and upper bounds [P], over the ball and the intervals of its nodes."""
+        """Lower and upper bounds [P] over the ball of each `owner` [P] and the nodes' intervals."""
         least, most = of.least, of.most
         for place, a in of.rows.items():
             if place == 0:

@@ -1,1 +1,1 @@
-"""Solutions of games given as arrays: numpy, scipy and networkx, nothing of the engine."""
+"""Solvers of games given as arrays, with numpy, scipy and networkx and nothing of the engine."""

@@ -1,12 +1,12 @@
 """Alpha-rank (Omidshafiei et al. 2019, 1903.01373) of two populations' strategies.
 
 A [m, n] are the row player's payoffs, B [m, n] the column player's. A profile (i, j) is replaced by
-one that differs in a single player's strategy, at the rate at which a mutant of intensity alpha
-takes over a finite population (the paper's fixation probability). The rank is the mass of a
-profile in the stationary distribution. Rates are formed from their logarithms and no smaller than
-e^-230, and the chain is solved without a single subtraction (Grassmann, Taksar & Heyman 1985), so
-the answer is finite at any alpha; alpha = infinity is the limit, where moves for the worse have the
-floor's rate.
+a profile that differs in one player's strategy, at the rate at which a mutant takes over a finite
+population under selection of intensity alpha (the paper's fixation probability). The rank of a
+profile is its mass in the stationary distribution. Rates are computed from their logarithms and are
+at least e^-230, and the chain is solved without any subtraction (Grassmann, Taksar & Heyman 1985),
+so the answer is finite at any alpha. Alpha = infinity is the limit, in which changes for the worse
+have the floor's rate.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,23 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from arena.solvers.payoffs import Array, bimatrix, span
+from arena.solvers.payoffs import ROUNDING, Array, bimatrix, span
 
-_FLOOR = -230.0  # e^-230 is 1e-100: three of them multiplied are still a float64
-_TIE = 1e-12  # of the payoffs' span
+_FLOOR = -230.0  # e^-230 is 1e-100, and the product of three is still a float64
 _BLOCK = 128
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The `masses` [m, n] of all profiles, sum 1.
+    """The rank of all profiles.
 
-    `sinks` are what evolution cannot leave but by moves for the worse: the sink strongly connected
-    components of the response graph, which share all mass as alpha grows; each an array [k, 2] of
-    profiles. `floored`: some rates were below e^-230. Where there is one sink this changes
-    nothing; between several it counts all such moves as equally rare, as does the paper's limit.
+    Attributes:
+        masses: The mass of each profile, [m, n], with sum 1.
+        sinks: The components that evolution leaves only by changes for the worse, each an array
+            [k, 2] of profiles. They are the sink strongly connected components of the response
+            graph, and share all mass as alpha grows.
+        floored: Whether some rates were below e^-230. With one sink this changes nothing; between
+            several sinks all such changes count as equally rare, as in the paper's limit.
     """
 
     masses: Array
@@ -43,14 +45,16 @@ def alpha_rank(
 ) -> Ranking:
     """Ranks all profiles of a two-player game.
 
+    Payoffs that differ by less than 1e-9 of their span are tied.
+
     Args:
         row: A [m, n].
         column: B [m, n].
-        alpha: Intensity of selection, at least 0, in units of 1 / payoff.
-        population: Individuals in each population, at least 2.
+        alpha: The intensity of selection, at least 0, in units of 1 / payoff.
+        population: The number of individuals in each population, at least 2.
 
     Raises:
-        ValueError: If payoffs do not fit or are not finite, or a parameter is out of its range.
+        ValueError: If the shapes differ, a payoff is not finite, or a parameter is out of range.
     """
     a, b = bimatrix(row, column)
     if not alpha >= 0 or population < 2:
@@ -66,14 +70,18 @@ def alpha_rank(
 
 
 def _gains(payoffs: Array) -> Array:
-    """What a change of one's own strategy brings: [others, own, own], 0 where it is a tie."""
+    """The gain of each change of strategy, [other's strategies, from, to]; ties have 0.
+
+    Args:
+        payoffs: [other's strategies, own strategies].
+    """
     gains = payoffs[:, None, :] - payoffs[:, :, None]
-    found: Array = np.where(np.abs(gains) <= _TIE * span(payoffs), 0.0, gains)
+    found: Array = np.where(np.abs(gains) <= ROUNDING * span(payoffs), 0.0, gains)
     return found
 
 
 def _log_rates(gain: Array, alpha: float, population: int) -> Array:
-    """Log of (1 - e^(-alpha gain)) / (1 - e^(-population alpha gain)); 1 / population at 0."""
+    """log((1 - e^(-alpha gain)) / (1 - e^(-population alpha gain))); -log(population) at 0."""
     with np.errstate(invalid="ignore", over="ignore"):
         push = np.where(gain == 0, 0.0, alpha * np.abs(gain))  # infinity times 0 is 0 here
     still = push < 1e-12
@@ -85,7 +93,7 @@ def _log_rates(gain: Array, alpha: float, population: int) -> Array:
 
 
 def _joined(of_row: Array, of_column: Array) -> Array:
-    """Rates [n, m, m] within the columns and [m, n, n] within the rows as one chain [mn, mn]."""
+    """One chain [mn, mn] of rates [n, m, m] within columns and rates [m, n, n] within rows."""
     n, m = of_row.shape[:2]
     chain = np.zeros((m, n, m, n))
     i, j = np.arange(m), np.arange(n)
@@ -97,16 +105,19 @@ def _joined(of_row: Array, of_column: Array) -> Array:
 def _sinks(graph: csr_array) -> list[np.ndarray]:
     count, component = connected_components(graph, connection="strong")
     start, end = graph.nonzero()
-    open_ones = set(component[start[component[start] != component[end]]].tolist())
-    return [np.flatnonzero(component == c) for c in range(count) if c not in open_ones]
+    left = set(component[start[component[start] != component[end]]].tolist())
+    return [np.flatnonzero(component == c) for c in range(count) if c not in left]
 
 
 def stationary(rates: Array) -> Array:
-    """The stationary distribution [N] of a chain in continuous time; the diagonal is not read.
+    """The stationary distribution [N] of a chain in continuous time.
 
-    Gaussian elimination from the last state, with each state's rate of leaving summed instead of
-    subtracted from the diagonal (GTH): small masses are as accurate as large ones. In blocks, so
-    that most of the N^3 / 3 multiplications are a matrix product's.
+    Gaussian elimination from the last state. Each state's rate of leaving is a sum and not the
+    result of a subtraction (GTH), so small masses are as accurate as large ones. The elimination
+    goes in blocks, so that most of the N^3 / 3 multiplications are in matrix products.
+
+    Args:
+        rates: The rate from each state to each other, [N, N]; the diagonal is not read.
 
     Raises:
         ValueError: If some state cannot reach the states before it.
@@ -117,12 +128,14 @@ def stationary(rates: Array) -> Array:
     for stop in range(size, 1, -_BLOCK):
         start = max(1, stop - _BLOCK)
         for k in range(stop - 1, start - 1, -1):
-            # Crout's order: row and column k catch up with the states of this block after k.
+            # Crout's order: row and column k now account for the later states of this block.
             p[:k, k] += p[:k, k + 1 : stop] @ p[k + 1 : stop, k]
             p[k, :k] += p[k, k + 1 : stop] @ p[k + 1 : stop, :k]
             leaving[k] = p[k, :k].sum()
             if not leaving[k] > 0:
-                raise ValueError(f"state {k} cannot reach those before it: no one distribution")
+                raise ValueError(
+                    f"state {k} cannot reach those before it: the distribution is not unique"
+                )
             p[k, :k] /= leaving[k]
         p[:start, :start] += p[:start, start:stop] @ p[start:stop, :start]
     mass = np.zeros(size)

@@ -1,8 +1,8 @@
 """Learning dynamics of two players, as generators that never end.
 
-A [m, n] are the row player's payoffs, B [m, n] the column player's. Each `Step` holds what was
-played in it and the averages up to it. Take as many steps as you like:
-`itertools.islice(fictitious_play(a, b), 100)`.
+A [m, n] are the row player's payoffs, B [m, n] the column player's. Each `LearningStep` holds the
+mixtures played and their averages so far. `itertools.islice(fictitious_play(a, b), 100)` takes 100
+steps.
 
     best replies to the last move           best_responses
     fictitious play                         Brown 1951, "Iterative solution of games by ..."
@@ -25,8 +25,15 @@ H = TypeVar("H", bound=Hashable)
 
 
 @dataclass(frozen=True)
-class Step:
-    """The mixtures played, and their averages so far: `row` [m], `column` [n]."""
+class LearningStep:
+    """One step of both players.
+
+    Attributes:
+        row: The row player's mixture [m].
+        column: The column player's mixture [n].
+        row_average: The average of the row player's mixtures up to this step, [m].
+        column_average: The average of the column player's mixtures up to this step, [n].
+    """
 
     row: Array
     column: Array
@@ -39,8 +46,18 @@ def best_responses(
 ) -> Iterator[tuple[int, int]]:
     """Each player's best pure reply to the other's last action, the first among ties.
 
-    Alternating: the row player replies to the column standing, the column player to that reply.
-    Otherwise both reply to what stood before. Yields the standing actions (i, j), `start` first.
+    Args:
+        row: A [m, n].
+        column: B [m, n].
+        start: The first actions (i, j).
+        alternating: Whether the column player replies to the row player's reply. Otherwise both
+            reply at once to the last actions.
+
+    Yields:
+        The current actions (i, j), `start` first.
+
+    Raises:
+        ValueError: If the shapes differ, a payoff is not finite, or `start` is outside the game.
     """
     a, b = bimatrix(row, column)
     i, j = _inside(start, a)
@@ -52,18 +69,20 @@ def best_responses(
 
 def _inside(start: tuple[int, int], a: Array) -> tuple[int, int]:
     if not (0 <= start[0] < a.shape[0] and 0 <= start[1] < a.shape[1]):
-        raise ValueError(f"start {start} is outside a game of {a.shape[0]} x {a.shape[1]}")
+        raise ValueError(f"start {start} is outside a game of {a.shape[0]} x {a.shape[1]} actions")
     return start
 
 
 def orbit(states: Iterable[H]) -> tuple[list[H], list[H]]:
-    """The states of a memoryless walk before it closes, and the cycle that it goes round for ever.
+    """The states of a walk before its cycle, and the cycle that it then repeats for ever.
 
-    A cycle of one state is a rest: for best responses, a pure Nash equilibrium. The walk must be
-    determined by its state; endless and over infinitely many states, it would never come back.
+    A cycle of one state is a fixed point: for best responses, a pure Nash equilibrium.
+
+    Args:
+        states: A walk in which each state determines the next one, over finitely many states.
 
     Raises:
-        ValueError: If the states end before one comes back.
+        ValueError: If the states end before one repeats.
     """
     seen: dict[H, int] = {}
     for time, state in enumerate(states):
@@ -71,16 +90,23 @@ def orbit(states: Iterable[H]) -> tuple[list[H], list[H]]:
             walked = list(seen)
             return walked[: seen[state]], walked[seen[state] :]
         seen[state] = time
-    raise ValueError(f"{len(seen)} states and none came back: take more steps")
+    raise ValueError(f"no state repeats among {len(seen)}: take more steps")
 
 
 def fictitious_play(
     row: ArrayLike, column: ArrayLike, start: tuple[int, int] = (0, 0)
-) -> Iterator[Step]:
-    """Both play, at once, a best reply to the average of what the other has played.
+) -> Iterator[LearningStep]:
+    """Both play at once a best reply to the other's average so far, the first among ties.
 
-    The first among ties. Averages converge in zero-sum games (Robinson 1951), not in all (Shapley
-    1964). The first step plays `start`.
+    Averages converge in zero-sum games (Robinson 1951), but not in all games (Shapley 1964).
+
+    Args:
+        row: A [m, n].
+        column: B [m, n].
+        start: The actions (i, j) of the first step.
+
+    Raises:
+        ValueError: If the shapes differ, a payoff is not finite, or `start` is outside the game.
     """
     a, b = bimatrix(row, column)
     rows, columns = np.eye(a.shape[0]), np.eye(a.shape[1])
@@ -89,7 +115,7 @@ def fictitious_play(
     counts_x, counts_y = x.copy(), y.copy()
     row_payoffs, column_payoffs = a @ y, x @ b
     for time in itertools.count(1):
-        yield Step(x, y, counts_x / time, counts_y / time)
+        yield LearningStep(x, y, counts_x / time, counts_y / time)
         i, j = int(row_payoffs.argmax()), int(column_payoffs.argmax())
         x, y = rows[i], columns[j]
         counts_x[i] += 1
@@ -100,15 +126,18 @@ def fictitious_play(
 
 def multiplicative_weights(
     row: ArrayLike, column: ArrayLike, rate: float | None = None
-) -> Iterator[Step]:
-    """Weights proportional to exp(rate x the payoffs so far over their span), from uniform.
+) -> Iterator[LearningStep]:
+    """Weights proportional to exp(rate x sum of payoffs / span), from uniform mixtures.
 
     Args:
         row: A [m, n].
         column: B [m, n].
-        rate: Fixed; by default sqrt(8 ln(actions) / t) at step t, for which the average regret
-            after T steps is at most sqrt(2 ln(actions) / T) + sqrt(ln(actions) / 8) / T of the
-            span (Cesa-Bianchi & Lugosi 2006, theorem 2.3).
+        rate: A fixed rate above 0. None is sqrt(8 ln(actions) / t) at step t, for which the average
+            regret after T steps is at most sqrt(2 ln(actions) / T) + sqrt(ln(actions) / 8) / T of
+            the span (Cesa-Bianchi & Lugosi 2006, theorem 2.3).
+
+    Raises:
+        ValueError: If the shapes differ, a payoff is not finite, or the rate is not above 0.
     """
     a, b = bimatrix(row, column)
     if rate is not None and not rate > 0:
@@ -119,7 +148,7 @@ def multiplicative_weights(
     for time in itertools.count(1):
         x, y = _hedged(row_payoffs, time, rate), _hedged(column_payoffs, time, rate)
         sum_x, sum_y = sum_x + x, sum_y + y
-        yield Step(x, y, sum_x / time, sum_y / time)
+        yield LearningStep(x, y, sum_x / time, sum_y / time)
         row_payoffs, column_payoffs = row_payoffs + a @ y, column_payoffs + x @ b
 
 
@@ -130,11 +159,18 @@ def _hedged(payoffs: Array, time: int, rate: float | None) -> Array:
     return shares
 
 
-def regret_matching_plus(row: ArrayLike, column: ArrayLike) -> Iterator[Step]:
-    """Actions in proportion to their regrets, which never fall below zero; from uniform.
+def regret_matching_plus(row: ArrayLike, column: ArrayLike) -> Iterator[LearningStep]:
+    """Actions in proportion to their regrets, which never fall below 0, from uniform mixtures.
 
-    1407.5042, with its two accelerations: the players update in turn, and step t counts t-fold in
-    the averages. In zero-sum games the averages' gap falls as 1/sqrt(t) at worst.
+    1407.5042, with its two accelerations: the players update in turn, and step t has weight t in
+    the averages. In zero-sum games the gap of the averages falls at least as fast as 1 / sqrt(t).
+
+    Args:
+        row: A [m, n].
+        column: B [m, n].
+
+    Raises:
+        ValueError: If the shapes differ or a payoff is not finite.
     """
     a, b = bimatrix(row, column)
     x, y = (np.full(size, 1 / size) for size in a.shape)
@@ -145,13 +181,13 @@ def regret_matching_plus(row: ArrayLike, column: ArrayLike) -> Iterator[Step]:
         y, regret_y = _matched(y, regret_y, x @ b)
         sum_x, sum_y = sum_x + time * x, sum_y + time * y
         weight = time * (time + 1) / 2
-        yield Step(x, y, sum_x / weight, sum_y / weight)
+        yield LearningStep(x, y, sum_x / weight, sum_y / weight)
 
 
 def _matched(mixture: Array, regret: Array, payoffs: Array) -> tuple[Array, Array]:
     regret = np.maximum(regret + payoffs - payoffs @ mixture, 0.0)
     total = regret.sum()
-    # Without a regret every action is as good as the mixture: it stays.
+    # Without regrets no action is better than the mixture, which stays.
     return (regret / total if total > 0 else mixture), regret
 
 
@@ -161,19 +197,24 @@ def replicator(
     start: tuple[ArrayLike, ArrayLike],
     step: float = 0.01,
     floor: float = 0.0,
-) -> Iterator[Step]:
-    """Growth of each action's share by its payoff less the mean: dx_i/dt = x_i ((Ay)_i - x'Ay).
+) -> Iterator[LearningStep]:
+    """The share of an action grows with its payoff less the mean: dx_i/dt = x_i ((Ay)_i - x'Ay).
 
-    Integrated by the classical Runge-Kutta rule, then projected (L2) onto the mixtures whose
-    entries are at least `floor`: with a floor above 0 the projected replicator of 1711.00832,
-    which explores. (There with Euler steps, which spiral outwards where the equation goes round.)
+    Each step is one of the classical Runge-Kutta rule, projected (in L2) onto the mixtures whose
+    entries are at least `floor`. With a floor above 0 this is the projected replicator of
+    1711.00832, which explores. The paper takes Euler steps, which spiral outwards where the
+    equation has cycles.
 
     Args:
         row: A [m, n].
         column: B [m, n].
-        start: The first mixtures, [m] and [n]. A share of 0 stays 0 where `floor` is 0.
-        step: Time between two steps, in units of 1 / payoff.
-        floor: The least share of any action, at most 1 / actions.
+        start: The first mixtures, [m] and [n]. If `floor` is 0, a share of 0 stays 0.
+        step: The time of one step, above 0, in units of 1 / payoff.
+        floor: The least share of any action, from 0 to 1 / actions.
+
+    Raises:
+        ValueError: If the shapes differ, a payoff is not finite, `start` does not hold mixtures, or
+            a parameter is out of range.
     """
     a, b = bimatrix(row, column)
     m, n = a.shape
@@ -195,7 +236,7 @@ def replicator(
     for time in itertools.count(1):
         total = total + z
         average = total / time
-        yield Step(z[:m], z[m:], average[:m], average[m:])
+        yield LearningStep(z[:m], z[m:], average[:m], average[m:])
         k1 = flow(z)
         k2 = flow(z + step / 2 * k1)
         k3 = flow(z + step / 2 * k2)
@@ -205,7 +246,7 @@ def replicator(
 
 
 def _projected(x: Array, floor: float) -> Array:
-    """The nearest mixture with entries >= floor (Duchi et al., ICML 2008, figure 1)."""
+    """The nearest mixture [n] with entries >= floor (Duchi et al., ICML 2008, figure 1)."""
     if abs(x.sum() - 1) < 1e-15 and (x >= floor).all():
         return x
     free = x - floor

@@ -1,6 +1,7 @@
-"""Games whose solutions are published or easily found by hand: what each solver must return.
+"""Games whose solutions are published or easily found by hand, to check the solvers.
 
-`CLAIMS` is the table that `tests` check and a self-test prints: expected, obtained, source.
+`CLAIMS` is the table of expected values and their sources that the tests check and that
+`study=selftest` prints beside the values obtained.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,28 +21,33 @@ from arena.solvers.zero_sum import solve
 
 PENNIES = np.array([[1.0, -1.0], [-1.0, 1.0]])
 ROCK_PAPER_SCISSORS = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
-# Rock beats scissors for 2.
+# Rock wins 2 against scissors.
 BIASED = np.array([[0.0, -1.0, 2.0], [1.0, 0.0, -1.0], [-2.0, 1.0, 0.0]])
 # One guard, two targets worth 1 and 2; the row is guarded, the column attacked.
 SECURITY = np.array([[0.0, -2.0], [-1.0, 0.0]])
-# Pairs: the row player's payoffs, the column player's.
+# Pairs of the row player's payoffs and the column player's.
 CONITZER_SANDHOLM = np.array([[2.0, 4.0], [1.0, 3.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
 BATTLE_OF_THE_SEXES = np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])
 CHICKEN = np.array([[6.0, 2.0], [7.0, 0.0]]), np.array([[6.0, 7.0], [2.0, 0.0]])
-# The column player wants to be one place further than the row player, who wants to meet it.
+# The row player wants to match the column player, who wants to be one place further.
 SHAPLEY = np.eye(3), np.roll(np.eye(3), 1, axis=1)
 VON_STENGEL = np.array([[0.0, 6], [2, 5], [3, 3]]), np.array([[1.0, 0], [0, 2], [4, 3]])
-# Inspect or not, violate or not: an inspection costs 1, a violation 3 unseen and 1 seen; the
-# violator gains 1 unseen, loses 2 seen.
+# Inspect or not, violate or not: an inspection costs 1, a violation costs 3 unseen and 1 seen; the
+# violator gains 1 unseen and loses 2 seen.
 INSPECTION = np.array([[-2.0, -1.0], [-3.0, 0.0]]), np.array([[-2.0, 0.0], [1.0, 0.0]])
-# Stackelberg's output or Cournot's.
+# Each produces Stackelberg's output or Cournot's.
 BAGWELL = np.array([[5.0, 3.0], [6.0, 4.0]]), np.array([[2.0, 1.0], [3.0, 4.0]])
 
 
 def blotto(mine: int, theirs: int) -> Array:
-    """Colonel Blotto's payoffs [mine + 1, theirs + 1]: how many regiments go to the first post.
+    """Colonel Blotto's payoffs [mine + 1, theirs + 1], by the regiments sent to the first post.
 
-    Two posts; the larger force takes the smaller one and the post (1), equal forces nothing.
+    There are two posts. At each, the larger force wins 1 for the post and 1 for each regiment of
+    the smaller force; equal forces win nothing.
+
+    Args:
+        mine: The number of regiments of the row player.
+        theirs: The number of regiments of the column player.
     """
     payoffs = np.zeros((mine + 1, theirs + 1))
     for i, j in np.ndindex(payoffs.shape):
@@ -51,10 +57,11 @@ def blotto(mine: int, theirs: int) -> Array:
 
 
 def kuhn_poker() -> Array:
-    """Kuhn's poker, the first player's mean winnings [27, 64] by both players' plans.
+    """Kuhn's poker: the first player's mean winnings [27, 64] by both players' plans.
 
-    Three cards, ante 1, bet 1. The first player's plan for a card: bet, check and fold, or check
-    and call. The second's: fold or call when bet to, check or bet when checked to.
+    There are three cards, the ante is 1 and the bet is 1. For each card the first player plans to
+    bet, to check and then fold, or to check and then call. The second player plans to fold or call
+    after a bet, and to check or bet after a check.
     """
     firsts = list(product(("bet", "fold", "call"), repeat=3))
     seconds = list(product(product(("fold", "call"), ("check", "bet")), repeat=3))
@@ -81,7 +88,7 @@ def observed(payoffs: Array, channel: Array) -> Array:
         channel: [m, S], the probability of each signal given the action.
 
     Returns:
-        A column for each reply to the signals, the reply to the last signal changing fastest.
+        One column per plan of replies to the signals; the reply to the last signal changes fastest.
     """
     replies = product(range(payoffs.shape[1]), repeat=channel.shape[1])
     columns = [(channel * payoffs[:, list(reply)]).sum(1) for reply in replies]
@@ -89,14 +96,23 @@ def observed(payoffs: Array, channel: Array) -> Array:
 
 
 def bagwell(noise: float) -> tuple[Array, Array]:
-    """Bagwell's game, both players' payoffs [2, 4], where the signal is wrong with this share."""
+    """Bagwell's game: both players' payoffs [2, 4]; `noise` is how often the signal is wrong."""
     channel = np.array([[1 - noise, noise], [noise, 1 - noise]])
     return observed(BAGWELL[0], channel), observed(BAGWELL[1], channel)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That `what` of a `game` is `expected`, says `source`; `obtain` computes it here."""
+    """A published or hand-solved number, and its computation here.
+
+    Attributes:
+        game: The game's name.
+        what: What the number is.
+        expected: The number.
+        source: Who published it, or how it is found by hand.
+        obtain: Computes the number with the solvers.
+        tolerance: The largest difference allowed.
+    """
 
     game: str
     what: str
@@ -106,7 +122,7 @@ class Claim:
     tolerance: float = 1e-7
 
     def holds(self, obtained: float) -> bool:
-        """Whether a number is as expected, within the tolerance; NaN is not."""
+        """Whether a number is within the tolerance of the one expected; False for NaN."""
         return abs(obtained - self.expected) <= self.tolerance
 
 
@@ -121,7 +137,7 @@ CLAIMS = (
     Claim("matching pennies", "value", 0, "von Neumann 1928", lambda: solve(PENNIES).value),
     Claim(
         "matching pennies",
-        "value through a probe that errs 1 time in 10 (payoffs 0, 1)",
+        "value through a probe that is wrong 1 time in 10 (payoffs 0, 1)",
         0.1,
         "by hand: right where the probe is wrong",
         lambda: through_probe((1 + PENNIES) / 2, [[0.9, 0.1], [0.1, 0.9]]).value,
