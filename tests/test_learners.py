@@ -213,39 +213,38 @@ def test_a_function_that_labels(convert):
         _ = model.module
 
 
-def test_what_a_labelling_function_says_is_what_is_scored():
-    said = [REFUSED, 1, 99, 0]
-    model = FunctionClassifier(lambda x: np.array(said), 3, "labels")
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.float32, np.float64])
+def test_what_a_labelling_function_says_is_what_is_scored(kind):
+    said = [REFUSED, 1, 2, 0]
+    model = FunctionClassifier(lambda x: np.array(said, kind), 3, "labels")
     x = torch.zeros(4, 1)
     assert model.answer(x).labels.tolist() == model.labels(x).tolist() == said
 
 
-def test_a_function_that_scores():
-    table = torch.tensor([[0.1, 2.0, 0.3, 0.2], [0.0, 0.0, 0.0, 9.0]])
-    model = FunctionClassifier(lambda x: table.double().numpy(), 3, "scores")
-    x = torch.zeros(2, 1)
-    assert model.widest is ScoreView
-    assert torch.equal(model.logits(x), table)
-    assert model.labels(x).tolist() == model.answer(x).labels.tolist() == [1, REFUSED]
-    torch.testing.assert_close(model.answer(x).scores.exp().sum(1), torch.ones(2))
-
-
-@pytest.mark.parametrize(
-    ("answers", "returned", "shape", "advice"),
-    [
-        ("labels", np.zeros((3, 2)), [3, 2], r"\[B\] labels, or say Fixed\(answers=scores\)"),
-        ("labels", np.zeros(2), [2], r"\[B\] labels"),
-        ("labels", np.zeros(()), [], r"\[B\] labels"),
-        ("scores", np.zeros(3), [3], r"\[B, K\] scores, or say Fixed\(answers=labels\)"),
-        ("scores", np.zeros((2, 3)), [2, 3], r"\[B, K\] scores"),
-    ],
-)
-def test_a_function_of_the_wrong_shape_is_told_the_right_one(answers, returned, shape, advice):
-    model = FunctionClassifier(lambda x: returned, 3, answers)
+@pytest.mark.parametrize("label", [2.9, 0.5, -0.1, 3, 99, INVALID, -3, NAN, INF])
+def test_a_label_that_is_no_class_is_refused_by_the_number_of_its_input(label):
+    model = FunctionClassifier(lambda x: [0, 2, label, 1], 3, "labels")
     for ask in (model.labels, model.logits, model.answer):
-        with pytest.raises(ValueError, match=rf"gave shape .* for 3 inputs; return {advice}") as e:
-            ask(torch.zeros(3, 1))
-        assert f"shape {shape} for" in str(e.value)
+        with pytest.raises(ValueError, match=r"input 2 of 4 .*; return a class in 0\.\.2") as e:
+            ask(torch.zeros(4, 1))
+        assert f"label {label:g}" in str(e.value)
+
+
+@pytest.mark.parametrize("returned", [None, ["a", "b", "c"], [[0], [1, 2], [3]]])
+def test_an_answer_that_is_no_array_of_numbers_is_refused(returned):
+    model = FunctionClassifier(lambda x: returned, 3, "labels")
+    with pytest.raises(ValueError, match=r"returned a (NoneType|list), .* return \[B\] labels"):
+        model.labels(torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 30])
+def test_a_function_with_too_few_or_too_many_columns_is_refused(columns):
+    # Classes 0..2: three columns, or four of which the last refuses.
+    model = FunctionClassifier(lambda x: np.zeros((len(x), columns)), 3, "scores")
+    for ask in (model.labels, model.logits, model.answer):
+        with pytest.raises(ValueError, match=rf"function gave shape \[6, {columns}\] for 6") as e:
+            ask(torch.zeros(6, 1))
+        assert "return [B, 3], or [B, 4] if the last column refuses" in str(e.value)
 
 
 # --- estimators -----------------------------------------------------------------------------

@@ -6,19 +6,21 @@ function labels or scores. What a model cannot give, no view of it can show (`Cl
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from arena.classification import Answers, Classifier, decide
-from arena.knowledge import LabelView, ScoreView, View, WhiteBox
+from arena.core import first
+from arena.knowledge import REFUSED, LabelView, ScoreView, View, WhiteBox
 
 _TOGETHER = 128
 """Rows a pass on a CPU: the activations of more fall out of its caches, at twice the time a row."""
 
-_LOG_TINY = -80.0  # log of the smallest score; keeps differences of log-probabilities finite
+LOG_ZERO = -80.0
+"""Stands for log 0 among log-probabilities, so that their differences are finite."""
 
 
 class ModuleClassifier(Classifier):
@@ -138,8 +140,32 @@ def committed(module: nn.Module, classes: int) -> ModuleClassifier:
     return (RandomClassifier if random else ModuleClassifier)(module, classes)
 
 
+def columns(scores: Any, rows: int, classes: int, who: str) -> Tensor:
+    """The scores of `rows` inputs, if they are [B, K], or [B, K + 1] with a refusal's column.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    shaped = isinstance(scores, Tensor) and scores.ndim == 2 and len(scores) == rows
+    if shaped and scores.shape[1] in (classes, classes + 1):
+        return cast(Tensor, scores)
+    found = f"shape {list(scores.shape)}" if isinstance(scores, Tensor) else _kind(scores)
+    raise ValueError(
+        f"{who} gave {found} for {rows} inputs, and there are {classes} classes: return "
+        f"[B, {classes}], or [B, {classes + 1}] if the last column refuses"
+    )
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"
+
+
 class FunctionClassifier(Classifier):
-    """A function from inputs [B, ...] to labels [B], or to scores [B, K] used as logits."""
+    """A function from inputs [B, ...] to labels [B], or to scores used as logits.
+
+    Labels are whole numbers of any type: a class in 0 .. K - 1, or `REFUSED` (-1). Scores are
+    [B, K], or [B, K + 1] if the last column refuses.
+    """
 
     def __init__(
         self, function: Callable[[Tensor], Any], classes: int, answers: Literal["labels", "scores"]
@@ -148,35 +174,64 @@ class FunctionClassifier(Classifier):
         self.classes = classes
         self.widest = ScoreView if answers == "scores" else LabelView
 
-    def _call(self, x: Tensor, dims: int) -> Tensor:
+    def _call(self, x: Tensor) -> Tensor:
+        """The answers, [B] or [B, K].
+
+        Raises:
+            ValueError: If the function returned no array of the declared kind.
+        """
+        dims, want, other = (
+            (2, "[B, K] scores", "labels")
+            if self.widest is ScoreView
+            else (1, "[B] labels", "scores")
+        )
         given = self._function(x)
-        answer = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
-        answer = answer.to(x.device)
+        try:
+            answer = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"the prediction function returned {_kind(given)}, which is no array of numbers; "
+                f"return {want} for {len(x)} inputs"
+            ) from None
         if answer.ndim != dims or len(answer) != len(x):
-            want = "[B] labels" if dims == 1 else "[B, K] scores"
             raise ValueError(
                 f"the prediction function gave shape {list(answer.shape)} for {len(x)} inputs; "
-                f"return {want}, or say Fixed(answers={'scores' if dims == 1 else 'labels'})"
+                f"return {want}, or say Fixed(answers={other})"
             )
-        return answer
+        return answer.to(x.device)
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Its scores; for a function that labels, log 1 for the label and log 0 elsewhere."""
         if self.widest is ScoreView:
-            return self._call(x, 2).float()
-        labels = self._call(x, 1).long()
-        logits = torch.full((len(x), self.classes), _LOG_TINY, device=x.device)
-        known = (labels >= 0) & (labels < self.classes)
+            scores = self._call(x).float()
+            return columns(scores, len(x), self.classes, "the prediction function")
+        labels = self.labels(x)
+        logits = torch.full((len(x), self.classes), LOG_ZERO, device=x.device)
+        known = labels != REFUSED
         logits[known, labels[known]] = 0.0
         return logits
 
     @torch.no_grad()
     def labels(self, x: Tensor) -> Tensor:
-        """Its labels."""
+        """Its labels, int64 [B].
+
+        Raises:
+            ValueError: If one is neither a class nor a refusal.
+        """
         if self.widest is ScoreView:
             return decide(self.logits(x), self.classes)
-        return self._call(x, 1).long()
+        given = self._call(x)
+        labels = given.long()
+        # Whole numbers only: 2.9 is no class, and neither is NaN.
+        wrong = (labels != given) | (labels < REFUSED) | (labels >= self.classes)
+        if (i := first(wrong)) is not None:
+            raise ValueError(
+                f"the prediction function gave input {i} of {len(x)} the label "
+                f"{given[i].item():g}; return a class in 0..{self.classes - 1}, or {REFUSED} to "
+                "refuse"
+            )
+        return labels
 
     def answer(self, x: Tensor) -> Answers:
         """Its labels as it gave them, refusals and all; scores only where it scores."""
@@ -203,9 +258,9 @@ def from_estimator(estimator: Any, classes: int) -> FunctionClassifier:
         return x.flatten(1).cpu().numpy()
 
     def log_scores(x: Tensor) -> Any:
-        scores = np.full((len(x), classes), np.exp(_LOG_TINY))
+        scores = np.full((len(x), classes), np.exp(LOG_ZERO))
         scores[:, columns] = estimator.predict_proba(flat(x))
-        return np.log(np.maximum(scores, np.exp(_LOG_TINY)))
+        return np.log(np.maximum(scores, np.exp(LOG_ZERO)))
 
     if hasattr(estimator, "predict_proba"):
         return FunctionClassifier(log_scores, classes, "scores")
