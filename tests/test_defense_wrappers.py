@@ -106,14 +106,17 @@ NESTED = {
     "transformed": Transformed(
         Transformed(Transformed(PLAIN, BitDepth(4)), ResizePad()), BitDepth(5)
     ),
-    "refusing": Refusing(Refusing(Refusing(PLAIN, 0.2), 0.2), 0.2),
+    "refusing": Refusing(Refusing(Refusing(PLAIN, share=0.2), share=0.2), share=0.2),
     "squeezing": FeatureSqueezing(
-        Refusing(Transformed(PLAIN, BitDepth(4)), 0.2), (BitDepth(1), ResizePad()), 0.1, 0.2
+        Refusing(Transformed(PLAIN, BitDepth(4)), share=0.2),
+        (BitDepth(1), ResizePad()),
+        0.1,
+        share=0.2,
     ),
-    "smoothing": smoothing(Refusing(Transformed(NOISY, ResizePad()), 0.2), refuses=True),
-    "refusing smoothing": Refusing(smoothing(Transformed(NOISY, BitDepth(4))), 0.2),
+    "smoothing": smoothing(Refusing(Transformed(NOISY, ResizePad()), share=0.2), refuses=True),
+    "refusing smoothing": Refusing(smoothing(Transformed(NOISY, BitDepth(4))), share=0.2),
     "mixture": Mixture(
-        (Refusing(Transformed(PLAIN, BitDepth(4)), 0.2), Retrain(PLAIN), smoothing()),
+        (Refusing(Transformed(PLAIN, BitDepth(4)), share=0.2), Retrain(PLAIN), smoothing()),
         (0.5, 0.25, 0.25),
     ),
     "wrapped mixture": Refusing(Transformed(Mixture((PLAIN, PLAIN), (0.5, 0.5)), BitDepth(4))),
@@ -262,7 +265,7 @@ def test_a_transformation_that_changes_the_shape_is_refused_before_training():
 
 def reserved(data, share, seed):
     """The examples kept from the inner strategy, as the documentation of `reserve` says."""
-    strategy = Refusing(PLAIN, share)
+    strategy = Refusing(PLAIN, share=share)
     _, kept = strategy._shares(turn_of(strategy, data, seed=seed))
     return kept
 
@@ -285,7 +288,7 @@ COSTS = [
 @pytest.mark.parametrize("cost", COSTS, ids=str)
 def test_the_threshold_is_the_best_of_all_on_the_reserved_share(cost):
     data = noisy_labels()
-    strategy = Refusing(Given(Spread()), 0.5)
+    strategy = Refusing(Given(Spread()), share=0.5)
     model = strategy.respond(turn_of(strategy, data, cost=cost))
     kept = reserved(data, 0.5, 3)
     confidence, label = Spread()(kept.x).softmax(1).max(1)
@@ -307,7 +310,7 @@ def test_the_dearer_a_refusal_the_fewer_there_are():
     data = noisy_labels(2000)
     thresholds = []
     for price in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6):
-        model = made(Refusing(Given(Spread()), 0.5), data, cost=Refusal(price))
+        model = made(Refusing(Given(Spread()), share=0.5), data, cost=Refusal(price))
         thresholds.append(float(model.state()["threshold"].exp()))
     assert thresholds == sorted(thresholds, reverse=True)
     assert thresholds[-1] < 0.5, "dearer than any guess between two"
@@ -316,14 +319,14 @@ def test_the_dearer_a_refusal_the_fewer_there_are():
 
 def test_nothing_is_refused_where_a_refusal_is_an_error():
     data = noisy_labels()
-    model = made(Refusing(Given(Spread()), 0.5), data, cost=ErrorRate())
+    model = made(Refusing(Given(Spread()), share=0.5), data, cost=ErrorRate())
     assert (model.labels(data.x) != REFUSED).all()
 
 
 def test_who_is_equally_sure_is_refused_alike():
     data = Labelled(torch.zeros(50, 2), (torch.arange(50) % 2), 2)
     for price, refuses in ((0.1, True), (0.9, False)):
-        model = made(Refusing(Given(Constant([0.0, 1.0])), 0.4), data, cost=Refusal(price))
+        model = made(Refusing(Given(Constant([0.0, 1.0])), share=0.4), data, cost=Refusal(price))
         assert ((model.labels(data.x) == REFUSED) == refuses).all()
 
 
@@ -336,7 +339,7 @@ def test_the_inner_model_does_not_see_what_is_reserved():
             return super().respond(turn)
 
     seen_ = []
-    made(Refusing(Spy(LEARNER, epochs=1), 0.3), data)
+    made(Refusing(Spy(LEARNER, epochs=1), share=0.3), data)
     (own,) = seen_
     kept = reserved(data, 0.3, 3)
     assert (len(own), len(kept)) == (70, 30)
@@ -348,7 +351,7 @@ def test_a_threshold_needs_examples():
     with pytest.raises(
         ValueError, match=r"Refusing\.share = 0\.0 must be between 0 and 1 \(not 0\)"
     ):
-        Refusing(PLAIN, 0.0)
+        Refusing(PLAIN, share=0.0)
     with pytest.raises(ValueError, match=r"FeatureSqueezing\.share = 0\.0 must be"):
         FeatureSqueezing(PLAIN, (BitDepth(),), share=0.0)
 
@@ -360,7 +363,7 @@ def test_squeezing_tells_what_lives_in_the_low_bits():
     """x in {0.1, 0.9}: one bit moves it by 0.1. Attacked to 0.45 or 0.55, by 0.45."""
     honest = torch.where(chance.uniform(chance.keys(0, 200), (1,)) < 0.5, 0.1, 0.9)
     data = Labelled(honest, (honest[:, 0] > 0.5).long(), 2)
-    strategy = FeatureSqueezing(Given(Spread()), (BitDepth(1), BitDepth(8)), 0.0, 0.5)
+    strategy = FeatureSqueezing(Given(Spread()), (BitDepth(1), BitDepth(8)), 0.0, share=0.5)
     model = strategy.respond(turn_of(strategy, data))
     assert torch.equal(model.labels(data.x), data.y)
     attacked = torch.tensor([[0.45], [0.55]])
@@ -373,7 +376,7 @@ def test_squeezing_tells_what_lives_in_the_low_bits():
 @pytest.mark.parametrize("false_alarms", [0.0, 0.05, 0.3, 1.0])
 def test_false_alarms_are_as_many_as_allowed(false_alarms):
     data = noisy_labels(1000)
-    strategy = FeatureSqueezing(Given(Spread()), (BitDepth(2),), false_alarms, 0.5)
+    strategy = FeatureSqueezing(Given(Spread()), (BitDepth(2),), false_alarms, share=0.5)
     model = strategy.respond(turn_of(strategy, data))
     found = (model.labels(reserved(data, 0.5, 3).x) == REFUSED).float().mean()
     allowed = min(false_alarms, 499 / 500)
@@ -387,7 +390,7 @@ def test_false_alarms_are_as_many_as_allowed(false_alarms):
 
 def test_a_white_box_can_differentiate_the_detector():
     data = digits(200)
-    model = made(FeatureSqueezing(PLAIN, (ResizePad(0.7),), 0.05, 0.3), data)
+    model = made(FeatureSqueezing(PLAIN, (ResizePad(0.7),), 0.05, share=0.3), data)
     x = data.x[:20].requires_grad_()
     logits = model.logits(x)
     (gradient,) = torch.autograd.grad((logits[:, 10] - logits[:, :10].amax(1)).sum(), x)

@@ -31,6 +31,10 @@ class AdversarialTraining(Attacked):
         """Cross-entropy of the attacked batch, mixed with that of the clean one."""
         if self.clean == 0.0:
             return cross_entropy(module(moved), batch.y)
-        logits = module(torch.cat([batch.x, moved])).chunk(2)
-        clean, adversarial = (cross_entropy(half, batch.y) for half in logits)
-        return self.clean * clean + (1.0 - self.clean) * adversarial
+        clean, attacked = module(torch.cat([batch.x, moved])).chunk(2)
+        return mixed_error(clean, attacked, batch.y, self.clean)
+
+
+def mixed_error(clean: Tensor, attacked: Tensor, y: Tensor, weight: float) -> Tensor:
+    """`weight` times the cross-entropy of clean logits [B, K], and the rest of attacked ones."""
+    return weight * cross_entropy(clean, y) + (1.0 - weight) * cross_entropy(attacked, y)

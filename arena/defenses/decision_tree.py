@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from arena.core import Labelled
 from arena.fields import Count
 from arena.knowledge import ScoreView, View
-from arena.training.fitted import Fitted
-
-_LEAST = 1e-6  # the share of a class that no example in a leaf is of
+from arena.training.fitted import Fitted, log_shares
 
 
 @dataclass(frozen=True)
@@ -79,4 +77,4 @@ class _Tree(nn.Module):
         for _ in range(self.depth):
             right = flat[rows, self.node_feature[node]].double() > self.node_threshold[node]
             node = self.node_children[right.long(), node]
-        return self.node_shares[node].clamp(min=_LEAST).log()
+        return log_shares(self.node_shares[node])

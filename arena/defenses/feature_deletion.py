@@ -2,23 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from arena.core import Labelled, Strategy, Turn
+from arena.core import Labelled
 from arena.fields import Count, Positive, Whole
-from arena.knowledge import View, WhiteBox
-from arena.training.classifiers import ModuleClassifier
 from arena.training.cutting_plane import Minimum, minimum
+from arena.training.fitted import Fitted
 
 _ROWS = 4096
 """Examples whose features are sorted at once."""
 
 
 @dataclass(frozen=True)
-class FeatureDeletion(Strategy):
+class FeatureDeletion(Fitted):
     """Globerson & Roweis, "Nightmare at test time" (ICML 2006): FDROP, for two classes and more.
 
     Minimises 1/2 ||w||^2 + c sum_i h_i(w), where h_i is the worst hinge loss of example i over all
@@ -46,15 +44,6 @@ class FeatureDeletion(Strategy):
     c: Positive = 0.03
     tolerance: Positive = 1e-3
     planes: Count = 2000
-
-    @property
-    def exposes(self) -> type[View]:
-        """Everything: it is a differentiable module."""
-        return WhiteBox
-
-    def facts(self) -> dict[str, Any]:
-        """The algorithm is this strategy."""
-        return {"algorithm": self}
 
     def solve(self, data: Labelled) -> Minimum:
         """The weights, flat from [K, n + 1] with the bias last, float64, with their certificate.
@@ -95,18 +84,14 @@ class FeatureDeletion(Strategy):
             other = torch.where(worse, label, other)
         return loss, kept, other
 
-    def respond(self, turn: Turn) -> ModuleClassifier:
-        """The classifier trained on what the defender was dealt."""
-        weight = self.solve(turn.data).weights.reshape(turn.data.classes, -1).float()
-        return _classifier(weight[:, :-1], weight[:, -1])
+    def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
+        """`weight` [K, n] and `bias` [K]; the seed plays no part."""
+        weight = self.solve(data).weights.reshape(data.classes, -1).float()
+        return {"weight": weight[:, :-1].contiguous(), "bias": weight[:, -1].contiguous()}
 
-    def restore(self, state: Mapping[str, Tensor], data: Labelled) -> ModuleClassifier:
-        """The classifier with these parameters."""
-        return _classifier(state["1.weight"].to(data.x.device), state["1.bias"].to(data.x.device))
-
-
-def _classifier(weight: Tensor, bias: Tensor) -> ModuleClassifier:
-    # Made without values, on the device: the initialiser would draw from the global generator.
-    linear = nn.Linear(weight.shape[1], len(weight), device="meta")
-    linear.weight, linear.bias = nn.Parameter(weight.contiguous()), nn.Parameter(bias.contiguous())
-    return ModuleClassifier(nn.Sequential(nn.Flatten(), linear), len(weight))
+    def module(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
+        """The linear classifier."""
+        # Made without values: the initialiser would draw from the global generator.
+        linear = nn.Linear(state["weight"].shape[1], classes, device="meta")
+        linear.weight, linear.bias = nn.Parameter(state["weight"]), nn.Parameter(state["bias"])
+        return nn.Sequential(nn.Flatten(), linear)

@@ -2,24 +2,22 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from arena import chance
 from arena.classification import Classifier
-from arena.core import Labelled, Player, Turn
-from arena.defenses.refusals import check_refusal, with_refusal
+from arena.core import Labelled, Turn
+from arena.defenses.refusals import TunedRefusal, with_refusal
 from arena.defenses.transformed import check_shape
-from arena.defenses.wrapped import Wrapper
-from arena.fields import Range, Share
+from arena.fields import Share
 from arena.learners.preprocessing import answered, coins, flips_coins
 from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)
-class FeatureSqueezing(Wrapper):
+class FeatureSqueezing(TunedRefusal):
     """Xu, Evans & Qi 2018 (1704.01155), section 5: a detector around a trained model.
 
     An input is refused where max_j ||p(x) - p(squeezer_j(x))||_1 (equations 1 and 2, joint
@@ -34,28 +32,15 @@ class FeatureSqueezing(Wrapper):
     Attributes:
         squeezers: What the input is compared after; each must keep the input's shape.
         false_alarms: The share of honest inputs that may be refused.
-        share: The share of the training data that the model does not see: the threshold is set by
-            it.
     """
 
     squeezers: tuple[Transformation, ...]
     false_alarms: Share = 0.05
-    share: Annotated[float, Range(0, 1, above=True)] = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.squeezers:
             raise ValueError("FeatureSqueezing.squeezers is empty; give at least one")
-
-    @property
-    def reserve(self) -> float:
-        """The declared share."""
-        return self.share
-
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
-        super().check(player)
-        check_refusal(self, player)
 
     def respond(self, turn: Turn) -> Classifier:
         """The inner strategy's model with the detector.
@@ -69,7 +54,7 @@ class FeatureSqueezing(Wrapper):
 
     def around(self, model: nn.Module, data: Labelled) -> "Squeezing":
         """The model with the detector."""
-        return Squeezing(model, self.squeezers, data.classes).to(data.x.device)
+        return Squeezing(model, self.squeezers, data.classes)
 
     def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
         """Sets the threshold at the quantile."""

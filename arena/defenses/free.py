@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena import chance
-from arena.defenses.inner import Informed
+from arena.defenses.inner import InformedTraining
 from arena.fields import Count, Positive
 from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)
-class FreeAdversarialTraining(Informed):
+class FreeAdversarialTraining(InformedTraining):
     """Shafahi et al. 2019 (1904.12843), Algorithm 1.
 
     Every minibatch is replayed several times. Each replay's backward pass gives a gradient to the

@@ -19,7 +19,7 @@ from arena.training.trainer import Step, Trainer
 
 
 @dataclass(frozen=True)
-class Informed(Trainer):
+class InformedTraining(Trainer):
     """A training that plays the attacker's part, and so reads its declared actions and cost.
 
     Attributes:
@@ -69,7 +69,7 @@ class Informed(Trainer):
 
 
 @dataclass(frozen=True)
-class Attacked(Informed):
+class Attacked(InformedTraining):
     """A training whose loss looks at what an inner attack makes of the batch.
 
     Attributes:

@@ -9,13 +9,13 @@ from torch.nn.functional import cross_entropy
 from arena.certificates.bound import Bound
 from arena.certificates.interval import Interval
 from arena.core import Task
-from arena.defenses.inner import Informed, raised
+from arena.defenses.inner import InformedTraining, raised
 from arena.fields import Share
 from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)
-class IntervalTraining(Informed):
+class IntervalTraining(InformedTraining):
     """Gowal et al. 2018 (1810.12715), equations 11-13, against the attacker's declared space.
 
     The loss is kappa times the cross-entropy of the clean logits, plus 1 - kappa times that of the

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 
 from arena.core import Labelled
+from arena.defenses.adversarial_training import mixed_error
 from arena.defenses.inner import Attacked
 from arena.fields import NonNegative, Share
 
@@ -29,7 +30,6 @@ class AdversarialLogitPairing(Attacked):
 
     def against(self, module: nn.Module, batch: Labelled, moved: Tensor) -> Tensor:
         """The cross-entropies of both halves, and the distance between their logits."""
-        logits = module(torch.cat([batch.x, moved])).chunk(2)
-        clean, adversarial = (cross_entropy(half, batch.y) for half in logits)
-        mixture = self.clean * clean + (1.0 - self.clean) * adversarial
-        return mixture + self.weight * mse_loss(*logits)
+        clean, attacked = module(torch.cat([batch.x, moved])).chunk(2)
+        error = mixed_error(clean, attacked, batch.y, self.clean)
+        return error + self.weight * mse_loss(clean, attacked)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -12,13 +11,12 @@ from torch.nn.functional import pad
 from arena import chance
 from arena.classification import Classifier
 from arena.core import Labelled, Player, Strategy, Turn
+from arena.defenses.weights import check_weights, cumulative, drawn
 from arena.defenses.wrapped import check_within
 from arena.fields import NonNegative
 from arena.knowledge import View, WhiteBox
 from arena.learners.preprocessing import answered, coins
-from arena.training.classifiers import committed
-
-_NEVER = -80.0  # log-probability of a refusal by a member that never refuses
+from arena.training.classifiers import LOG_ZERO, committed
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,7 @@ class Mixture(Strategy):
                 f"Mixture has {len(self.of)} strategies and {len(self.weights)} weights; give at "
                 "least one strategy, and a weight for each"
             )
-        if abs(sum(self.weights) - 1.0) > 1e-6:
-            raise ValueError(
-                f"Mixture.weights = {self.weights} sum to {sum(self.weights):g}; make it 1"
-            )
+        check_weights(self.weights, "Mixture")
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
@@ -103,11 +98,11 @@ class Mixture(Strategy):
         members = [move.module for move in moves]
         with torch.no_grad():
             width = max(answered(m, data.x[:1], coins(data.x[:1], False)).shape[1] for m in members)
-        module = Mixed(members, self.weights, width).to(data.x.device)
+        module = MixedModule(members, self.weights, width).to(data.x.device)
         return committed(module, data.classes)
 
 
-class Mixed(nn.Module):
+class MixedModule(nn.Module):
     """Answers each input by one of its members, drawn by the weights."""
 
     random = True
@@ -117,21 +112,18 @@ class Mixed(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.width = width
-        edges = list(accumulate(weights))
-        edges = [edge / edges[-1] for edge in edges]  # they end at 1 exactly; a draw lies below
         # Not part of the state: the weights are declared.
-        self.register_buffer("edges", torch.tensor(edges, dtype=torch.float64), persistent=False)
+        self.register_buffer("edges", cumulative(weights), persistent=False)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
         """Log-probabilities [B, width] of the member drawn for each input."""
         key = coins(x, self.training) if key is None else key
-        draw = chance.uniform(chance.fold(key, 0)).double()
-        drawn = torch.searchsorted(self.edges, draw, right=True)
+        member = drawn(self.edges, chance.fold(key, 0))
         own = chance.fold(key, 1)
-        rows = [(drawn == number).nonzero().squeeze(1) for number in range(len(self.members))]
+        rows = [(member == number).nonzero().squeeze(1) for number in range(len(self.members))]
         answers = [
-            self._wide(answered(member, x[part], own[part]))
-            for member, part in zip(self.members, rows, strict=True)
+            self._wide(answered(one, x[part], own[part]))
+            for one, part in zip(self.members, rows, strict=True)
             if len(part)
         ]
         if not answers:
@@ -141,4 +133,4 @@ class Mixed(nn.Module):
     def _wide(self, logits: Tensor) -> Tensor:
         """Log-probabilities, with a column for refusals if any member has one."""
         scores = logits.log_softmax(1)
-        return pad(scores, (0, self.width - scores.shape[1]), value=_NEVER)
+        return pad(scores, (0, self.width - scores.shape[1]), value=LOG_ZERO)

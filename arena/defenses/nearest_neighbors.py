@@ -10,9 +10,7 @@ from torch.nn.functional import one_hot
 from arena.core import Labelled
 from arena.fields import Count
 from arena.knowledge import ScoreView, View
-from arena.training.fitted import Fitted
-
-_LEAST = 1e-6  # the share of a class that no neighbor is of
+from arena.training.fitted import Fitted, log_shares
 
 
 @dataclass(frozen=True)
@@ -56,4 +54,4 @@ class _Vote(nn.Module):
         """The log of the shares [B, K] among the neighbors of each input."""
         near = torch.cdist(x.flatten(1), self.x).topk(self.k, largest=False).indices
         votes = one_hot(self.y[near], self.classes).sum(1)
-        return (votes / self.k).clamp(min=_LEAST).log()
+        return log_shares(votes / self.k)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from arena.certificates.polytope import ConvexPolytope
-from arena.defenses.inner import Informed
+from arena.defenses.inner import InformedTraining
 from arena.defenses.interval_training import bounded_loss
 from arena.fields import Share
 from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)
-class PolytopeTraining(Informed):
+class PolytopeTraining(InformedTraining):
     """Wong & Kolter 2018 (1711.00851), equation 14, against the attacker's declared space.
 
     The cross-entropy of the worst logits that `ConvexPolytope` allows. Its price grows with the

@@ -1,10 +1,37 @@
 """What the defenses that refuse to classify have in common [F8]."""
 
+from dataclasses import dataclass, field
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from arena.actions.decisions import Decisions
 from arena.core import Player, Strategy
+from arena.defenses.wrapped import Wrapper
+from arena.fields import Range
+
+
+@dataclass(frozen=True)
+class TunedRefusal(Wrapper):
+    """A wrapper that refuses beyond a threshold, which it sets by data that it reserves.
+
+    Attributes:
+        share: The share of the training data that the model does not see: the threshold is set by
+            it.
+    """
+
+    share: Annotated[float, Range(0, 1, above=True)] = field(default=0.1, kw_only=True)
+
+    @property
+    def reserve(self) -> float:
+        """The declared share."""
+        return self.share
+
+    def check(self, player: Player) -> None:
+        """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
+        super().check(player)
+        check_refusal(self, player)
 
 
 def check_refusal(strategy: Strategy, player: Player) -> None:

@@ -1,26 +1,23 @@
 """Refusing to classify what one is not sure of [F8]."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from arena.classification import Answers, Outcome
-from arena.core import Cost, Labelled, Player, Turn
-from arena.defenses.refusals import check_refusal, with_refusal
-from arena.defenses.wrapped import Wrapper
-from arena.fields import Range
+from arena.core import Cost, Labelled, Turn
+from arena.defenses.refusals import TunedRefusal, with_refusal
 from arena.knowledge import REFUSED
 from arena.learners.preprocessing import answered, coins, flips_coins
-from arena.training.classifiers import committed
+from arena.training.classifiers import LOG_ZERO, committed
 
-_NOTHING, _EVERYTHING = -80.0, 1.0
+_NOTHING, _EVERYTHING = LOG_ZERO, 1.0
 """Thresholds on a log-probability that refuse nothing, and everything."""
 
 
 @dataclass(frozen=True)
-class Refusing(Wrapper):
+class Refusing(TunedRefusal):
     """Refuses where the largest class probability is below a threshold (Chow 1970's rule).
 
     The threshold is the one of least total cost on the reserved examples, by the player's own
@@ -31,27 +28,11 @@ class Refusing(Wrapper):
 
     The refusal's logit is the log of the threshold beside the log-probabilities of the classes: a
     constant, so a white box sees how far each answer is from being refused.
-
-    Attributes:
-        share: The share of the training data that the model does not see: the threshold is set by
-            it.
     """
-
-    share: Annotated[float, Range(0, 1, above=True)] = 0.1
-
-    @property
-    def reserve(self) -> float:
-        """The declared share."""
-        return self.share
-
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the player may not refuse, or the inner strategy does not fit."""
-        super().check(player)
-        check_refusal(self, player)
 
     def around(self, model: nn.Module, data: Labelled) -> "Thresholded":
         """The model with a column for the refusal."""
-        return Thresholded(model, data.classes).to(data.x.device)
+        return Thresholded(model, data.classes)
 
     def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
         """Sets the threshold of least cost."""

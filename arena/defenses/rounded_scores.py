@@ -12,8 +12,7 @@ from arena.core import ActionSpace, Labelled, Player, Turn
 from arena.defenses.wrapped import Outermost
 from arena.fields import Range
 from arena.knowledge import LabelView, Random
-
-_LOG_NONE = -80.0  # stands for log 0, so that differences of log-probabilities are finite
+from arena.training.classifiers import LOG_ZERO
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class _Rounding(Classifier):
 
     def published(self, logits: Tensor) -> Tensor:
         exact: Tensor = self._of.published(logits).exp()
-        return rounded(exact, self._decimals).log().clamp(min=_LOG_NONE).to(logits.dtype)
+        return rounded(exact, self._decimals).log().clamp(min=LOG_ZERO).to(logits.dtype)
 
     def certified(self, given: Labelled, actions: ActionSpace) -> Tensor | None:
         return self._of.certified(given, actions)

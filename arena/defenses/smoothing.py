@@ -74,7 +74,7 @@ class RandomizedSmoothing(Wrapper):
 
     def around(self, model: nn.Module, data: Labelled) -> "Smoothed":
         """The vote."""
-        return Smoothed(model, self, data.classes).to(data.x.device)
+        return Smoothed(model, self, data.classes)
 
     def commit(self, module: nn.Module, data: Labelled) -> "SmoothedClassifier":
         """The vote, with certificates."""

@@ -10,7 +10,8 @@ from arena import chance
 from arena.attacks.pgd import PGD
 from arena.classification import Learner
 from arena.core import Labelled, Strategy, Task
-from arena.defenses.inner import Informed, attacked, check_attack
+from arena.defenses.inner import InformedTraining, attacked, check_attack
+from arena.defenses.weights import check_weights, cumulative, drawn
 from arena.fields import Positive, Share
 from arena.store import Store
 from arena.training.trainer import Step, Trainer
@@ -38,7 +39,7 @@ class Faced:
 
 
 @dataclass(frozen=True)
-class StaticTraining(Informed):
+class StaticTraining(InformedTraining):
     """Best response to a mixed attacker: minimise another training's loss on what it plays.
 
     In every minibatch each example meets an attack drawn afresh by the weights. The attacks were
@@ -67,9 +68,7 @@ class StaticTraining(Informed):
         super().__post_init__()
         check_recipe(self.of)
         check_attack(self.inner)
-        total = sum(each.weight for each in self.attacks)
-        if not self.attacks or abs(total - 1.0) > 1e-6:
-            raise ValueError(f"StaticTraining.attacks: weights sum to {total:g}; make it 1")
+        check_weights([each.weight for each in self.attacks], "StaticTraining.attacks")
 
     def prepared(
         self, data: Labelled, seed: int, task: Task | None, learner: Learner, store: Store | None
@@ -89,12 +88,10 @@ class StaticTraining(Informed):
     def _met(self, step: Step) -> Tensor:
         assert step.rows is not None, "a training numbers its examples"
         key = chance.keys_of(chance.seed_of(step.seed, "met"), step.rows)
-        edges = torch.tensor([each.weight for each in self.attacks], dtype=torch.float64).cumsum(0)
-        edges = (edges / edges[-1]).to(key.device)
-        drawn = torch.searchsorted(edges, chance.uniform(key).double(), right=True)
+        attack = drawn(cumulative([each.weight for each in self.attacks]).to(key.device), key)
         met = torch.empty_like(step.batch.x)
         for number, each in enumerate(self.attacks):
-            at = (drawn == number).nonzero().squeeze(1)
+            at = (attack == number).nonzero().squeeze(1)
             met[at] = each.x[step.rows[at]]
         return met
 
@@ -130,7 +127,7 @@ def answering(
 
 def check_recipe(recipe: Trainer) -> None:
     """Raises ValueError if a training cannot be answered through: its loss has to be of a batch."""
-    if isinstance(recipe, Informed) or type(recipe).update is not Trainer.update:
+    if isinstance(recipe, InformedTraining) or type(recipe).update is not Trainer.update:
         raise ValueError(
             f"{type(recipe).__name__} is no loss of a batch as it is given; use one that is, such "
             "as defender/strategy=erm, with responding.own above 0 for attacks on itself"

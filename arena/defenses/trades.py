@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from arena import chance
 from arena.defenses.divergence import divergence
-from arena.defenses.inner import Informed, ascended, frozen
+from arena.defenses.inner import InformedTraining, ascended, frozen
 from arena.fields import Count, NonNegative, Positive
 from arena.training.trainer import Step
 
 
 @dataclass(frozen=True)
-class TRADES(Informed):
+class TRADES(InformedTraining):
     """Zhang et al. 2019 (1901.08573), equation 5: cross-entropy + beta * max KL(p(x) || p(x')).
 
     Clean accuracy is the first term's business, and needs labels; the second, which needs none,
@@ -52,8 +51,7 @@ class TRADES(Informed):
         keys = chance.keys(step.seed, len(x), x.device)
         start = space.project(x, x + self.noise * chance.normal(keys, x.shape[1:]))
         with frozen(module):
-            with torch.no_grad():
-                given = module(x)
+            given = module(x)
             return ascended(
                 lambda at: divergence(given, module(at)), x, start, space, self.steps, self.step
             )

@@ -11,7 +11,8 @@ from arena import chance
 from arena.actions.lp import L2
 from arena.classification import Learner, Perturbations
 from arena.core import Labelled, Player, Task, Turn
-from arena.defenses.inner import declared, task_of
+from arena.defenses.divergence import divergence
+from arena.defenses.inner import declared, frozen, task_of
 from arena.fields import Count, NonNegative, Positive, Share
 from arena.knowledge import View
 from arena.learners.preprocessing import answered
@@ -109,16 +110,13 @@ class VirtualAdversarialTraining(Trainer):
         """The virtual adversarial examples x + r of the batch, [B, ...]."""
         x, space = step.batch.x, self._space(step)
         key = chance.keys(step.seed, len(x), x.device)
-        training = module.training
-        module.eval()
-        with torch.no_grad():
-            clean = answered(module, x, key)
         direction = space.steepest(chance.normal(chance.fold(key, 1), x.shape[1:]))
-        for _ in range(self.iterations):
-            r = (self.xi * direction).requires_grad_()
-            rise = divergence(clean, answered(module, x + r, key)).sum()
-            direction = space.steepest(torch.autograd.grad(rise, r)[0])
-        module.train(training)
+        with frozen(module):
+            clean = answered(module, x, key)
+            for _ in range(self.iterations):
+                r = (self.xi * direction).requires_grad_()
+                rise = divergence(clean, answered(module, x + r, key)).sum()
+                direction = space.steepest(torch.autograd.grad(rise, r)[0])
         moved = torch.add(x, direction, alpha=space.eps)
         return moved if self.eps is not None else space.project(x, moved)
 
@@ -132,9 +130,3 @@ class VirtualAdversarialTraining(Trainer):
                 "directions; give eps, or use attacker/actions=linf, l2, l1 or l0"
             )
         return space
-
-
-def divergence(of: Tensor, other: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence [B] of two answers in logits [B, K]."""
-    p = of.log_softmax(1)
-    return (p.exp() * (p - other.log_softmax(1))).sum(1)

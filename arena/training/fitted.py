@@ -15,6 +15,11 @@ from arena.store import Place, Store, fingerprint
 from arena.training.classifiers import ModuleClassifier
 
 
+def log_shares(shares: Tensor) -> Tensor:
+    """Scores [B, K] of the shares [B, K] that classes have: their logs, of 1e-6 instead of 0."""
+    return shares.clamp(min=1e-6).log()
+
+
 @dataclass(frozen=True)
 class Fitted(Strategy):
     """A defender that commits to the model that fits its data: a function of tensors, `fit`'s."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.fields import Share
-from arena.transformations.transformation import Transformation
+from arena.transformations.transformation import Transformation, check_images
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ class CropRescale(Transformation):
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
         """The enlarged parts, images [B, ..., H, W] of the same size."""
-        if x.ndim < 3:
-            raise ValueError(
-                f"CropRescale cuts images [H, W], not inputs of shape {list(x.shape[1:])}; "
-                "drop it for features"
-            )
+        check_images(x, "CropRescale")
         share = self.least + (1 - self.least) * chance.uniform(chance.fold(key, 0))
         plane = x.reshape(len(x), -1, *x.shape[-2:]).permute(0, 2, 3, 1)
         example = torch.arange(len(x), device=x.device)[:, None]

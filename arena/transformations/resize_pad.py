@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.fields import Share
-from arena.transformations.transformation import Transformation
+from arena.transformations.transformation import Transformation, check_images
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,7 @@ class ResizePad(Transformation):
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
         """The images [B, ..., H, W], of the same size."""
-        if x.ndim < 3:
-            raise ValueError(
-                f"ResizePad moves images [H, W] about, not inputs of shape {list(x.shape[1:])}; "
-                "drop it for features"
-            )
+        check_images(x, "ResizePad")
         idle = chance.uniform(chance.fold(key, 0)) >= self.probability
         share = self.least + (1 - self.least) * chance.uniform(chance.fold(key, 1))
         share = torch.where(idle, 1.0, share)

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from arena import chance
 from arena.fields import Count, NonNegative, Share
-from arena.transformations.transformation import Transformation
+from arena.transformations.transformation import Transformation, check_images
 
 _L2 = 8.0  # the squared norm of the difference operator in two dimensions is less
 _RATIO = 30.0  # of the primal to the dual step: z is of order 1, its dual of order `weight`
@@ -50,11 +50,7 @@ class TotalVariation(Transformation):
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
         """The reconstructed images [B, ..., H, W]."""
-        if x.ndim < 3:
-            raise ValueError(
-                f"TotalVariation smooths images [H, W], not inputs of shape {list(x.shape[1:])}; "
-                "drop it for features"
-            )
+        check_images(x, "TotalVariation")
         kept = (chance.uniform(key, x.shape[1:]) < self.keep).float()
         mean = (kept * x).sum((-2, -1), keepdim=True) / kept.sum((-2, -1), keepdim=True).clamp(1)
         primal, dual = (_RATIO / _L2) ** 0.5, 1 / (_RATIO * _L2) ** 0.5

@@ -8,6 +8,15 @@ from torch import Tensor
 from arena.fields import Declared
 
 
+def check_images(x: Tensor, transformation: str) -> None:
+    """Raises ValueError, naming the transformation, unless `x` are images [B, ..., H, W]."""
+    if x.ndim < 3:
+        raise ValueError(
+            f"{transformation} takes images [H, W], not inputs of shape {list(x.shape[1:])}; "
+            "drop it for features"
+        )
+
+
 @dataclass(frozen=True)
 class Transformation(Declared, ABC):
     """A map of inputs [B, ...]: a defender's preprocessing, or an attacker's guess at one.
