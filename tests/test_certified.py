@@ -129,7 +129,7 @@ def test_what_cannot_be_certified_is_refused():
     tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(few.x.flatten(1), few.y)
     with pytest.raises(ValueError, match="Certifying is put around a module, and of=Fixed commits"):
         evasion(attacker(Honest()), defender(Certifying(Fixed(tree))))
-    noisy = Certifying(Transformed(ERM(NET, epochs=1), GaussianNoise()))
+    noisy = Certifying(Transformed(ERM(NET, epochs=1), GaussianNoise(0.1)))
     with pytest.raises(ValueError, match="not the RandomClassifier of Transformed"):
         last(evasion(attacker(), defender(noisy)))
     with pytest.raises(ValueError, match="L0"):

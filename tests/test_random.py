@@ -145,7 +145,7 @@ def test_only_a_random_transformation_makes_a_random_classifier():
     assert type(committed(Preprocessed(BitDepth(), model), 3)) is ModuleClassifier
     assert type(committed(Preprocessed(ResizePad(), model), 3)) is RandomClassifier
     assert type(committed(model, 3)) is ModuleClassifier
-    assert type(Fixed(Preprocessed(GaussianNoise(), model), 3).model) is RandomClassifier
+    assert type(Fixed(Preprocessed(GaussianNoise(0.1), model), 3).model) is RandomClassifier
 
 
 # Transformations -------------------------------------------------------------------------------

@@ -27,6 +27,6 @@ def test_wrn_28_10_has_the_papers_36_5_million_parameters():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="6 n \\+ 4"):
-        WideResNet(12)
+        WideResNet(12, 1)
     with pytest.raises(ValueError, match="images"):
         WideResNet(10, 1).build((64,), 10, seed=0)

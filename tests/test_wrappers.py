@@ -246,7 +246,8 @@ def test_the_attackers_own_transformations_are_averaged_over():
 def test_every_draw_is_paid_for():
     data, ledger = points(), Ledger(40, None)
     wrapper = EOT(PGD(steps=3, restarts=2), draws=5)
-    wrapper.respond(turn_on(seen(behind(GaussianNoise()), data, ledger), wrapper, data, Linf(0.1)))
+    view = seen(behind(GaussianNoise(0.1)), data, ledger)
+    wrapper.respond(turn_on(view, wrapper, data, Linf(0.1)))
     assert (ledger.queries == 5 * 8).all() and (ledger.gradients == 5 * 6).all()
 
 

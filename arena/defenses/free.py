@@ -32,6 +32,7 @@ class FreeAdversarialTraining(InformedTraining):
         step: Step size of the perturbation, as a share of the space's eps.
     """
 
+    epochs: Count = 3
     replays: Count = 8
     step: Positive = 1.0
 

@@ -32,7 +32,7 @@ class CNN(Learner):
     Inputs [B, C, H, W]; H and W must survive a halving per entry of `channels`.
     """
 
-    channels: tuple[Count, ...] = (16, 32)
+    channels: tuple[Count, ...] = (8, 16)
     hidden: Count = 64
 
     def layers(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -22,8 +22,8 @@ class WideResNet(Learner):
         width: Channels of the groups, in units of 16, 32 and 64.
     """
 
-    depth: Count = 28
-    width: Count = 10
+    depth: Count
+    width: Count
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ class GaussianNoise(Transformation):
 
     random: ClassVar[bool] = True
 
-    std: NonNegative = 0.1
+    std: NonNegative
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
         """The noisy inputs, [B, ...]."""

@@ -31,7 +31,7 @@ class ResizePad(Transformation):
 
     random: ClassVar[bool] = True
 
-    least: Share = 0.9
+    least: Share = 0.8
     probability: Share = 1.0
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from .solvers import clocked
 
 EXAMPLES = 1000
 DIGITS, MNIST = (1, 8, 8), (1, 28, 28)
-STRATEGY = ERM(CNN(), epochs=1)
+STRATEGY = ERM(CNN((16, 32)), epochs=1)
 
 
 def models(n, shape, start=0):
