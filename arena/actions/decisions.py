@@ -1,4 +1,4 @@
-"""What a defender may answer [F8]: a class; a class with a confidence; a class or a refusal."""
+"""What a defender may answer [F8]: a class, a class with confidences, or also a refusal."""
 
 from dataclasses import dataclass
 
@@ -14,16 +14,23 @@ from arena.knowledge import REFUSED
 
 @dataclass(frozen=True)
 class Decisions(ActionSpace):
-    """Answers to inputs. `publishes` says whether scores are part of the answer."""
+    """Answers to inputs.
+
+    `publishes` says whether scores are part of an answer, `refuses` whether a refusal is allowed.
+
+    Attributes:
+        classes: Number of classes K.
+    """
 
     classes: Count = 10
     publishes = False
     refuses = False
 
     def contains(self, given: Tensor, output: Answers) -> Tensor:
-        """Whether each answer [B] is legal: a class (or a refusal, where allowed), finite scores.
+        """Whether each answer is legal, bool [B]: a class, or a refusal where that is allowed.
 
-        Scores are log-probabilities: legal if each row's probabilities sum to 1 within 1e-4.
+        If scores are published, they are log-probabilities [B, K] (K + 1 columns with refusals),
+        and the probabilities of each row must sum to 1 within 1e-4.
         """
         lowest = REFUSED if self.refuses else 0
         legal = (output.labels >= lowest) & (output.labels < self.classes)
@@ -32,7 +39,7 @@ class Decisions(ActionSpace):
         return legal
 
     def sample(self, given: Tensor, key: Tensor) -> Answers:
-        """A class drawn uniformly; with a uniform confidence if it publishes scores."""
+        """A class drawn uniformly for each key [B], with random scores if they are published."""
         labels = chance.integers(key, self.classes + self.refuses)
         scores = None
         if self.publishes:
@@ -42,7 +49,7 @@ class Decisions(ActionSpace):
         return Answers(torch.where(labels == self.classes, REFUSED, labels), scores)
 
     def explain(self, given: Tensor, output: Answers) -> str:
-        """What is wrong with one answer."""
+        """What is wrong with a single answer (B = 1)."""
         label = int(output.labels[0])
         if label == REFUSED and not self.refuses:
             return "it refuses, but its actions are classes only: use actions=refusal"
@@ -51,7 +58,7 @@ class Decisions(ActionSpace):
 
 @dataclass(frozen=True)
 class Class(Decisions):
-    """A class ID and nothing else: no scores can be probed."""
+    """A class and nothing else: an attacker cannot probe scores."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Changes of features, each at a price (Dalvi et al., KDD 2004, section 2)."""
+"""Changes of features, each with a price (Dalvi et al., KDD 2004, section 2)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,19 +13,19 @@ from arena.fields import Count, Whole
 
 @dataclass(frozen=True)
 class FeatureChanges(ActionSpace):
-    """Some features of an input change, as long as their prices add up to at most the budget.
+    """Some features of an input change; the sum of their prices is at most the budget.
 
-    A feature (an entry of the tensor) that changes goes to an end of the box: for binary data, a
-    word is put in or left out. `given` and `output` are [B, ...] inside the box.
+    A feature (an entry of the tensor) that changes moves to one end of the box: for binary data, a
+    word is added or removed. `given` and `output` are [B, ...] inside the box.
 
     Attributes:
-        budget: The most that the changes of one input may cost.
-        prices: What changing a feature costs: one number for all, or one for each, in whole units
-            (`costs.MovePrice` says what a unit is worth).
-        direction: Whether features may rise only ("up": the paper's scenario in which words are
-            added), fall only, or both.
-        of_class: The only class whose inputs may be changed (the paper's positives); None: all.
-        box: The data's range.
+        budget: The most that the changes of one input may cost, in whole units.
+        prices: Price of changing a feature in whole units: one number for all features, or one for
+            each. `costs.MovePrice` says what a unit is worth.
+        direction: Whether features may only rise ("up": the paper's scenario in which words are
+            added), only fall, or both.
+        of_class: The only class whose inputs may change (the paper's positives); None: all.
+        box: Lowest and highest value of the data.
     """
 
     budget: Whole = 10
@@ -38,7 +38,7 @@ class FeatureChanges(ActionSpace):
         """The price of each feature, int64 [features].
 
         Raises:
-            ValueError: If there are prices for another number of features.
+            ValueError: If the number of prices is not the number of features.
         """
         if isinstance(self.prices, int):
             return torch.full((features,), self.prices)
@@ -66,7 +66,7 @@ class FeatureChanges(ActionSpace):
         return (given > self.box[0]) & (self.direction != "up")
 
     def contains(self, given: Tensor, output: Tensor) -> Tensor:
-        """Whether each output is legal but for its class, bool [B]; exact."""
+        """Whether each output is legal, its class aside, bool [B]; exact."""
         if output.shape != given.shape:
             return torch.zeros(len(given), dtype=torch.bool, device=given.device)
         return self._reached(given, output).flatten(1).all(1) & (
@@ -74,14 +74,14 @@ class FeatureChanges(ActionSpace):
         )
 
     def _reached(self, given: Tensor, output: Tensor) -> Tensor:
-        """Whether each feature of the output can be had at all, bool [B, ...]."""
+        """Whether each feature of the output can be reached at all, bool [B, ...]."""
         low, high = self.box
         risen = (output == high) & self.may_rise(given)
         fallen = (output == low) & self.may_fall(given)
         return (output == given) | risen | fallen
 
     def permits(self, given: Labelled, output: Tensor) -> Tensor:
-        """Whether each output is legal, bool [B]: of the class that may change, or unchanged."""
+        """Whether each output is legal, bool [B]; only inputs of `of_class` may change."""
         legal = self.contains(given.x, output)
         if self.of_class is None or output.shape != given.x.shape:
             return legal
@@ -89,9 +89,9 @@ class FeatureChanges(ActionSpace):
         return legal & ((given.y == self.of_class) | same)
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
-        """Features in random order, each changed if that is allowed and the budget still bears it.
+        """Changes features in random order until the budget is spent, [B, ...].
 
-        A sample of what `contains`: it knows no classes.
+        The outputs are legal for `contains`; classes, which it does not know, play no part.
         """
         x = given.flatten(1)
         prices = self.price_list(x.shape[1]).to(x.device)
@@ -105,7 +105,7 @@ class FeatureChanges(ActionSpace):
         return torch.where(bought & (rises | falls), target, x).reshape(given.shape)
 
     def explain(self, given: Tensor, output: Tensor) -> str:
-        """The first reason for which a single output (B = 1) is illegal."""
+        """The first reason why a single output (B = 1) is illegal."""
         if output.shape != given.shape:
             return f"shape {tuple(output.shape)} instead of {tuple(given.shape)}"
         reached = self._reached(given, output).flatten()

@@ -1,4 +1,4 @@
-"""An attacker who sends inputs from a pool, each as often as it likes ("test set attack" [F4])."""
+"""The "test set attack" [F4]: send inputs from a pool, each as often as wanted."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,17 @@ from arena.core import ActionSpace, Labelled
 class Pool(ActionSpace):
     """Any of the given inputs, unmodified, in place of any other: not independent, not perturbed.
 
-    The true label of what is sent is that of the input it is.
+    An input that is sent keeps its own true label. Shapes: `given` and `output` are [B, ...].
     """
 
     def _where(self, given: Tensor, output: Tensor) -> Tensor:
-        """The index of each output [B] among the given, -1 if it is none of them.
+        """The index [B] of each output among the given inputs; -1 if it is none of them.
 
-        Of several equal inputs, its own if it is one of them, else the first.
+        Of several equal inputs, the index is the output's own row if that is one of them, else the
+        first.
         """
         n = len(given)
-        # As bits: NaN has no place in an order, and would hide the rows that sort beside it.
+        # Compared as bits: NaN cannot be sorted, and would hide the rows that sort beside it.
         both = torch.cat([given, output]).flatten(1).view(torch.int32)
         kinds, kind = torch.unique(both, dim=0, return_inverse=True)
         index = torch.arange(n, device=given.device)
@@ -41,9 +42,9 @@ class Pool(ActionSpace):
         return given.y[self._where(given.x, output)]
 
     def sample(self, given: Tensor, key: Tensor) -> Tensor:
-        """For each, one of the given inputs, uniformly."""
+        """One of the given inputs for each key [B], drawn uniformly."""
         return given[chance.integers(key, len(given))]
 
     def explain(self, given: Tensor, output: Tensor) -> str:
-        """Says what the pool is."""
+        """Why a single output (B = 1) is illegal."""
         return "it is none of the inputs of the dealt batch"

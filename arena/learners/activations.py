@@ -1,4 +1,4 @@
-"""Where the hidden activations of an architecture are, for defenses that act on them."""
+"""Finds the hidden activations of an architecture, for defenses that act on them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,13 +24,17 @@ ACTIVATIONS = (
 
 
 def hidden_activations(module: nn.Module, wanted_by: str) -> dict[str, nn.Module]:
-    """The hidden activations of an architecture by their names in it, however deep they stand.
+    """The hidden activations of an architecture, by their names in it, at any depth.
 
-    All but one that comes last: that is the answer. Only modules are found; a function that is
-    called within a `forward` is not.
+    An activation that comes last is left out: it gives the answer. Only modules are found, not
+    functions that a `forward` calls.
+
+    Args:
+        module: The architecture.
+        wanted_by: Who asks, for the error message.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no hidden activation.
     """
     parts = module.named_modules(remove_duplicate=False)  # one activation may stand in many places
     leaves = [(name, part) for name, part in parts if not any(part.children())]
@@ -49,10 +53,10 @@ def hidden_activations(module: nn.Module, wanted_by: str) -> dict[str, nn.Module
 def changed(
     activations: Iterable[nn.Module], change: Callable[[Tensor, int], Tensor]
 ) -> Iterator[None]:
-    """Passes in which activations are what `change` makes of them and of their number in the pass.
+    """Replaces the outputs of activations, during one pass, by what `change` returns.
 
-    Numbers count from 0 in the order in which activations are asked, and go on where one is asked
-    again. One pass at a time.
+    `change` gets an output [B, ...] and its number in the pass. Outputs are numbered from 0 in the
+    order in which they are computed; an activation that is used twice has two numbers.
     """
     asked = 0
 

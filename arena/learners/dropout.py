@@ -1,4 +1,4 @@
-"""Dropout: noise on the activations, in training only."""
+"""Dropout: noise on the activations during training."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from arena.learners.activations import hidden_activations
 class Dropout(Learner):
     """An architecture with dropout after each hidden activation (Srivastava et al., JMLR 2014).
 
-    It regularises: against an adversary it fails [F21], since the model that is committed drops
-    nothing and shows the attacker a smooth, nearly linear function like any other.
+    Dropout regularises, but fails against an adversary [F21]: the committed model drops nothing and
+    shows the attacker a smooth, nearly linear function like any other model.
 
     Attributes:
         learner: The architecture; its activations must be modules.
-        rate: Probability that an activation is set to 0; the others are divided by 1 - rate.
+        rate: Probability that a value is set to 0; the other values are divided by 1 - rate.
     """
 
     learner: Learner

@@ -1,4 +1,4 @@
-"""Networks that can be trained: a multilayer perceptron and a small convolutional net."""
+"""Two small networks: a multilayer perceptron and a convolutional net."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,12 +12,16 @@ from arena.fields import Count
 
 @dataclass(frozen=True)
 class MLP(Learner):
-    """Fully connected ReLU layers; `hidden=[]` is a linear model (softmax regression)."""
+    """Fully connected ReLU layers. Inputs [B, ...] of any shape.
+
+    Attributes:
+        hidden: Widths of the hidden layers; none makes a linear model (softmax regression).
+    """
 
     hidden: tuple[Count, ...] = (128,)
 
     def layers(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """Flatten, then Linear-ReLU for each width, then Linear."""
+        """Flatten, then Linear and ReLU for each hidden width, then Linear."""
         widths = (prod(shape), *self.hidden)
         modules: list[nn.Module] = [nn.Flatten()]
         for width, following in pairwise(widths):
@@ -29,7 +33,11 @@ class MLP(Learner):
 class CNN(Learner):
     """3 x 3 convolutions with ReLU and 2 x 2 max-pooling, then one hidden layer.
 
-    Inputs [B, C, H, W]; H and W must survive a halving per entry of `channels`.
+    Inputs [B, C, H, W]; H and W are halved, rounded down, once per entry of `channels`.
+
+    Attributes:
+        channels: Channels of each convolution.
+        hidden: Width of the hidden layer.
     """
 
     channels: tuple[Count, ...] = (8, 16)
@@ -39,7 +47,7 @@ class CNN(Learner):
         """The module.
 
         Raises:
-            ValueError: If the inputs are no images or too small.
+            ValueError: If the inputs are not images, or are too small for the halvings.
         """
         halvings = len(self.channels)
         if len(shape) != 3 or min(shape[1:]) >> halvings < 1:

@@ -1,10 +1,10 @@
-"""Classifiers that do something to their inputs first, and say what.
+"""Classifiers that transform their inputs first, and declare the transformation.
 
-A defense that transforms its inputs is a composition `model(transformation(x))`, and an attack that
-knows of it may treat the two halves differently (BPDA). So the composition is declared, not hidden
-in a forward pass: a `Preprocessed` module has a `preprocess` and a `model`. To play one of your
-own, write the `Transformation` and commit to `Fixed(Preprocessed(MyTransformation(), my_model))`,
-or train behind it with the learner `Preprocessing`.
+A defense that transforms its inputs is a composition `model(transformation(x))`. An attack that
+knows this may treat the two halves differently (BPDA). So the composition is declared, not hidden
+in a forward pass: a `Preprocessed` module has a `preprocess` and a `model`. To play your own, write
+the `Transformation` and commit to `Fixed(Preprocessed(MyTransformation(), my_model))`, or train
+behind it with the learner `Preprocessing`.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Preprocessed(nn.Module):
     """The composition of a transformation and a model.
 
     Attributes:
-        preprocess: The transformation, run first, in training as in use.
-        model: A module from what it returns to logits [B, K]; it may flip coins of its own.
+        preprocess: The transformation; it runs first, both in training and in use.
+        model: A module from transformed inputs to logits [B, K]; it may be random itself.
     """
 
     def __init__(self, preprocess: Transformation, model: nn.Module) -> None:
@@ -47,12 +47,12 @@ class Preprocessed(nn.Module):
 
 
 def flips_coins(module: nn.Module) -> bool:
-    """Whether a module says that its logits depend on coins, `module(x, key)`."""
+    """Whether a module declares itself random; it is then called as `module(x, key)`."""
     return getattr(module, "random", False) is True
 
 
 def answered(module: nn.Module, x: Tensor, key: Tensor) -> Tensor:
-    """The logits [B, K] of a module, by the coins `key` [B] if it flips any."""
+    """The logits [B, K] of a module for inputs `x` [B, ...]; `key` [B] is used if it is random."""
     logits: Tensor = module(x, key) if flips_coins(module) else module(x)
     return logits
 
@@ -71,7 +71,7 @@ class Preprocessing(Learner):
     """An architecture behind a transformation of its inputs.
 
     Attributes:
-        learner: The architecture; it must take what the transformation returns.
+        learner: The architecture; it must accept the output of the transformation.
         preprocess: The transformation.
     """
 
@@ -79,6 +79,6 @@ class Preprocessing(Learner):
     preprocess: Transformation
 
     def layers(self, shape: tuple[int, ...], classes: int) -> Preprocessed:
-        """The composition; the architecture is built for the shape that reaches it."""
+        """The composition. The architecture is built for the shape of the transformed inputs."""
         seen = self.preprocess(torch.zeros(1, *shape), chance.keys(0, 1))
         return Preprocessed(self.preprocess, self.learner.layers(tuple(seen.shape[1:]), classes))

@@ -1,4 +1,4 @@
-"""Stochastic activation pruning: a trained network that drops activations when it is used."""
+"""Stochastic activation pruning: a trained network drops activations at random when used."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,22 @@ from arena.fields import Positive
 from arena.learners.activations import changed, hidden_activations
 from arena.learners.preprocessing import answered
 
-_GRID = 2.0**-24  # of the coins
+_GRID = 2.0**-24  # spacing of the uniform random numbers
 
 
 def pruned(activations: Tensor, share: float, key: Tensor) -> Tensor:
-    """Activations [B, ...] of one layer, some set to 0 and the others enlarged, by coins `key` [B].
+    """Activations [B, ...] of one layer after pruning, by the random `key` [B].
 
-    Unit j of n is kept with probability q_j = 1 - (1 - p_j)^r, where p_j is its share in the sum of
-    the magnitudes and r = share * n, rounded; then it is divided by q_j. Its mean is what it was.
+    Unit j of n is kept with probability q_j = 1 - (1 - p_j)^r and then divided by q_j; else it is
+    set to 0. Here p_j is its share of the sum of the magnitudes, and r = share * n, rounded. The
+    expected activation is the one before pruning.
     """
     flat = activations.flatten(1)
     draws = max(1, round(share * flat.shape[1]))
     magnitude = flat.abs()
     total = magnitude.sum(1, keepdim=True)
     p = magnitude / total.clamp(min=torch.finfo(total.dtype).tiny)
-    # At p = 1 the logarithm has no derivative, and no coin is finer than the grid.
+    # At p = 1 the logarithm has no derivative, and no random number is finer than the grid.
     q = -torch.expm1(draws * torch.log1p(-p.clamp(max=1 - _GRID)))
     q = q.clamp(min=_GRID)
     kept = chance.uniform(key, flat.shape[1:]) < q
@@ -33,10 +34,10 @@ def pruned(activations: Tensor, share: float, key: Tensor) -> Tensor:
 
 
 class Pruned(nn.Module):
-    """A module whose hidden activations are pruned in evaluation mode; in training mode, none.
+    """A module whose hidden activations are pruned in evaluation mode, and not in training mode.
 
     Raises:
-        ValueError: If it has none.
+        ValueError: If it has no hidden activation.
     """
 
     random = True
@@ -57,7 +58,7 @@ class Pruned(nn.Module):
             if len(activation) != len(coins):
                 raise ValueError(
                     f"StochasticActivationPruning found an activation of {len(activation)} rows "
-                    f"for {len(coins)} inputs; put it inside of what changes their number"
+                    f"for {len(coins)} inputs; apply it inside the part that changes their number"
                 )
             return pruned(activation, self._share, chance.fold(coins, number))
 
@@ -67,23 +68,23 @@ class Pruned(nn.Module):
 
 @dataclass(frozen=True)
 class StochasticActivationPruning(Learner):
-    """Dhillon et al. 2018 (1803.01442), algorithm 1, of an architecture trained as usual.
+    """Dhillon et al. 2018 (1803.01442), algorithm 1, for an architecture trained as usual.
 
-    Differs from the paper in that units are kept by independent coins. The paper draws r units with
-    replacement, in proportion to their magnitudes, and keeps those drawn: each is kept just as
-    often, but not independently of the others. Drawing takes 4 to 5 times as long, and a rounding
-    error in one activation would shift the draws of all units after it.
+    Deviation from the paper: each unit is kept or dropped independently. The paper draws r units
+    with replacement, in proportion to their magnitudes, and keeps the drawn ones. Each unit is kept
+    with the same probability, but not independently of the others. Drawing takes 4 to 5 times as
+    long, and a rounding error in one activation would shift the draws of all units after it.
 
     Attributes:
         learner: The architecture; its activations must be modules.
-        share: Draws from a layer, in units of its size; may exceed 1.
+        share: Number of draws from a layer, as a multiple of the layer's size; may exceed 1.
     """
 
     learner: Learner
     share: Positive = 1.0
 
     def layers(self, shape: tuple[int, ...], classes: int) -> Pruned:
-        """The module, which takes coins when it is used.
+        """The module, which is random when it is used.
 
         Raises:
             ValueError: If the architecture has no hidden activation among its modules.

@@ -13,13 +13,13 @@ from arena.fields import Count
 class WideResNet(Learner):
     """Zagoruyko & Komodakis 2016 (1605.07146), Table 1: WRN-depth-width, without dropout.
 
-    A 3 x 3 convolution, three groups of pre-activated blocks of two such convolutions, the second
-    and the third group at half the resolution of the one before, the mean over the plane, and a
-    linear layer. Inputs [B, C, H, W] of any H and W; WRN-28-10 is depth 28, width 10.
+    A 3 x 3 convolution; three groups of pre-activated blocks with two such convolutions each, the
+    second and third group at half the resolution of the group before; the mean over the plane; a
+    linear layer. Inputs [B, C, H, W] of any H and W. WRN-28-10 has depth 28 and width 10.
 
     Attributes:
-        depth: Layers, 6 n + 4 for n blocks a group.
-        width: Channels of the groups, in units of 16, 32 and 64.
+        depth: Number of layers: 6 n + 4 for n blocks per group.
+        width: Channels of the three groups, as a multiple of 16, 32 and 64.
     """
 
     depth: Count
@@ -33,7 +33,11 @@ class WideResNet(Learner):
             )
 
     def layers(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The module; ValueError if the inputs are no images."""
+        """The module, for images [C, H, W].
+
+        Raises:
+            ValueError: If the inputs are not images.
+        """
         if len(shape) != 3:
             raise ValueError(
                 f"WideResNet takes images [C, H, W], not inputs of shape {list(shape)}; "
@@ -49,7 +53,7 @@ class WideResNet(Learner):
 
 
 class _Block(nn.Module):
-    """x + convolutions(x); where the shape changes, a 1 x 1 convolution of the activated x."""
+    """x + convolutions(x); if the shape changes, a 1 x 1 convolution of the activated x for x."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -64,7 +68,7 @@ class _Block(nn.Module):
         self.shortcut = None if same else nn.Conv2d(before, after, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output."""
+        """The output of the block for `x` [B, C, H, W]."""
         active = self.first(x)
         kept = x if self.shortcut is None else self.shortcut(active)
         moved: Tensor = kept + self.rest(active)

@@ -1,7 +1,9 @@
-"""How a model becomes a defender's move: frozen, in evaluation mode, behind one face.
+"""How a model becomes a defender's move: frozen, in evaluation mode, behind one interface.
 
-A `torch.nn.Module` gives logits and gradients; a scikit-learn estimator scores or labels; a plain
-function labels or scores. What a model cannot give, no view of it can show (`Classifier.widest`).
+A `torch.nn.Module` gives logits and gradients. A scikit-learn estimator or a plain function gives
+scores or labels. No view of a model shows more than the model can give (`Classifier.widest`).
+
+Shapes: B inputs [B, ...] float32, K classes.
 """
 
 import copy
@@ -17,14 +19,15 @@ from arena.core import first
 from arena.knowledge import REFUSED, LabelView, ScoreView, View, WhiteBox
 
 _TOGETHER = 128
-"""Rows a pass on a CPU: the activations of more fall out of its caches, at twice the time a row."""
+"""Rows per pass on a CPU: with more, the activations outgrow its caches, and a row takes twice as
+long."""
 
 LOG_ZERO = -80.0
 """Stands for log 0 among log-probabilities, so that their differences are finite."""
 
 
 class ModuleClassifier(Classifier):
-    """A module from inputs to logits. It is frozen where it is: hand over a copy to keep yours."""
+    """A module from inputs to logits. The module itself is frozen: pass a copy to keep your own."""
 
     widest: type[View] = WhiteBox
 
@@ -33,11 +36,11 @@ class ModuleClassifier(Classifier):
         self.classes = classes
 
     def logits(self, x: Tensor) -> Tensor:
-        """The module's output [B, K] or [B, K + 1]."""
+        """The module's output [B, K], or [B, K + 1] if it may refuse."""
         return self._passed(x)
 
     def _passed(self, *given: Tensor) -> Tensor:
-        """The module's output for arguments of B rows each."""
+        """The module's output for arguments of B rows each, in as many passes as are fastest."""
         if given[0].is_cuda or len(given[0]) <= _TOGETHER:
             return self._pass(*given)
         parts = zip(*(torch.split(argument, _TOGETHER) for argument in given), strict=True)
@@ -49,13 +52,13 @@ class ModuleClassifier(Classifier):
         except RuntimeError as error:
             if "view" not in str(error):
                 raise
-            # A module that calls `view` on what a convolution returns needs its channels outermost.
+            # A module that calls `view` on a convolution's output needs channels first in memory.
             _arrange(self._module, torch.contiguous_format)
             logits = self._module(*given)
         return logits
 
     def rounded(self, dtype: torch.dtype) -> "ModuleClassifier":
-        """A copy in `dtype`, whose inputs are rounded and whose logits come back in float32."""
+        """A copy that computes in `dtype`: it rounds its inputs and returns float32 logits."""
         return _Rounded(copy.deepcopy(self._module), self.classes, dtype)
 
     @property
@@ -64,7 +67,7 @@ class ModuleClassifier(Classifier):
         return self._module
 
     def to(self, device: torch.device) -> "ModuleClassifier":
-        """Itself, the module moved."""
+        """Itself, after moving the module to the device."""
         self._module.to(device)
         return self
 
@@ -84,9 +87,10 @@ class _Rounded(ModuleClassifier):
 
 
 def laid_out(module: nn.Module) -> nn.Module:
-    """The module, its images in memory with channels innermost if it convolves them on a CPU.
+    """The same module, with channels last in memory if it convolves images on a CPU.
 
-    Values stay; passes take two thirds of the time. Not measured on CUDA, so not done there.
+    Values stay the same, and a pass takes two thirds of the time. This was not measured on CUDA, so
+    it is not done there.
     """
     on_cpu = all(tensor.device.type == "cpu" for tensor in module.parameters())
     if on_cpu and any(isinstance(part, nn.Conv2d) for part in module.modules()):
@@ -141,10 +145,10 @@ def committed(module: nn.Module, classes: int) -> ModuleClassifier:
 
 
 def columns(scores: Any, rows: int, classes: int, who: str) -> Tensor:
-    """The scores of `rows` inputs, if they are [B, K], or [B, K + 1] with a refusal's column.
+    """Returns the scores of `rows` inputs if they are [B, K], or [B, K + 1] with refusals last.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If they have another shape; the message names `who` returned them.
     """
     shaped = isinstance(scores, Tensor) and scores.ndim == 2 and len(scores) == rows
     if shaped and scores.shape[1] in (classes, classes + 1):
@@ -161,7 +165,7 @@ def _kind(value: Any) -> str:
 
 
 class FunctionClassifier(Classifier):
-    """A function from inputs [B, ...] to labels [B], or to scores used as logits.
+    """A function from inputs [B, ...] to labels [B], or to scores that are used as logits.
 
     Labels are whole numbers of any type: a class in 0 .. K - 1, or `REFUSED` (-1). Scores are
     [B, K], or [B, K + 1] if the last column refuses.
@@ -202,7 +206,7 @@ class FunctionClassifier(Classifier):
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Its scores; for a function that labels, log 1 for the label and log 0 elsewhere."""
+        """Its scores; for labels, log 1 for the label and log 0 for the other classes."""
         if self.widest is ScoreView:
             scores = self._call(x).float()
             return columns(scores, len(x), self.classes, "the prediction function")
@@ -234,15 +238,17 @@ class FunctionClassifier(Classifier):
         return labels
 
     def answer(self, x: Tensor) -> Answers:
-        """Its labels as it gave them, refusals and all; scores only where it scores."""
+        """Its labels, refusals included; scores only if the function gives scores."""
         return super().answer(x) if self.widest is ScoreView else Answers(self.labels(x))
 
 
 def from_estimator(estimator: Any, classes: int) -> FunctionClassifier:
-    """A fitted scikit-learn estimator; inputs reach it flattened, as float32 [B, D].
+    """A fitted scikit-learn estimator, which gets its inputs flattened: float32 [B, D].
+
+    Classes that it has not seen get probability 0.
 
     Raises:
-        ValueError: If it is not fitted or its classes are not whole numbers in 0 .. K - 1.
+        ValueError: If it is not fitted, or its classes are not whole numbers in 0 .. K - 1.
     """
     known = getattr(estimator, "classes_", None)
     if known is None:
@@ -270,8 +276,15 @@ def from_estimator(estimator: Any, classes: int) -> FunctionClassifier:
 def classifier(model: Any, classes: int, answers: Literal["labels", "scores"]) -> Classifier:
     """The move that commits to `model`: a module, an estimator, a function or a `Classifier`.
 
+    A module is copied first, so that later changes to it have no effect on the match.
+
+    Args:
+        model: The model.
+        classes: Number of classes K.
+        answers: What a plain function returns.
+
     Raises:
-        ValueError: If it is none of them.
+        ValueError: If `model` is none of these.
     """
     if isinstance(model, Classifier):
         return model

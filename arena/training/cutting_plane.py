@@ -1,4 +1,4 @@
-"""Cutting planes: a convex risk, known by its value and a subgradient, plus half a squared norm."""
+"""Cutting planes: minimise a convex risk plus half the squared norm of the weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 Risk = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Weights [n] to a convex risk (a number, never negative) and a subgradient [n]; all float64."""
+"""Maps weights [n] to a convex risk (scalar, at least 0) and a subgradient [n]; all float64."""
 
 
 class Unsolved(ValueError):
-    """The gap was still too wide when all planes were spent."""
+    """The gap was still too wide after the last plane."""
 
 
 @dataclass(frozen=True)
 class Minimum:
-    """The best weights found, their objective, and the least that any objective can be."""
+    """The best weights [n] that were found, their objective, and a lower bound on any objective."""
 
     weights: Tensor
     objective: float
@@ -28,20 +28,21 @@ def minimum(risk: Risk, start: Tensor, weight: float, tolerance: float, planes: 
     """The minimum of 1/2 ||w||^2 + weight risk(w), with its certificate. Deterministic.
 
     Joachims, Finley & Yu 2009, "Cutting-plane training of structural SVMs", algorithm 3 (one
-    slack): the risk is at least 0 and at least every plane that touched it; the minimum under these
-    planes is a lower bound, the best weights met an upper one. Differs from it in where the next
-    plane touches: half way from the best weights to that minimum, as in bundle methods, which took
-    four fifths of the planes or fewer where it was measured.
+    slack). The risk is at least 0, and at least every plane that touched it. The minimum under
+    these planes is a lower bound; the objective of the best weights so far is an upper bound.
+
+    Deviation: the next plane touches halfway between the best weights and that minimum, as in
+    bundle methods. Where this was measured, it took at most four fifths of the planes.
 
     Args:
         risk: The risk.
         start: Where the first plane touches, [n] float64.
-        weight: Of the risk.
-        tolerance: The gap between the bounds to end at, as a share of the upper.
-        planes: The most evaluations of the risk.
+        weight: Factor of the risk in the objective.
+        tolerance: Stop when the gap between the bounds is this share of the upper bound.
+        planes: Most evaluations of the risk.
 
     Raises:
-        Unsolved: If the gap is wider after so many planes.
+        Unsolved: If the gap is still wider after `planes` evaluations.
     """
     slopes, heights = torch.zeros_like(start)[None], start.new_zeros(1)  # "at least 0"
     shares = np.ones(1)
@@ -53,7 +54,7 @@ def minimum(risk: Risk, start: Tensor, weight: float, tolerance: float, planes: 
         slopes = torch.cat([slopes, weight * slope[None]])
         heights = torch.cat([heights, weight * (value - slope @ w)[None]])
         gram = (slopes @ slopes.T).cpu().numpy()
-        # A tenth of the gap, lest the inner problem be solved better than the outer needs.
+        # A tenth of the gap: the outer problem needs no better solution of the inner one.
         precision = max(0.1 * (upper - lower), 1e-13 * upper)
         shares = _shares(gram, heights.cpu().numpy(), np.append(shares, 0.0), precision)
         held = torch.from_numpy(shares).to(start.device)
@@ -69,9 +70,10 @@ def minimum(risk: Risk, start: Tensor, weight: float, tolerance: float, planes: 
 
 
 def _shares(gram: np.ndarray, heights: np.ndarray, a: np.ndarray, gap: float) -> np.ndarray:
-    """What holds up the minimum under planes: maximises heights a - 1/2 a gram a on the simplex.
+    """The dual weights [m] of m planes: they maximise heights a - 1/2 a gram a on the simplex.
 
-    From `a` [m], moving weight between two planes at a time, until at most `gap` is missing.
+    Starts at `a` [m] and moves weight between two planes at a time, until the dual objective is
+    within `gap` of its maximum.
     """
     gradient = heights - gram @ a
     while True:

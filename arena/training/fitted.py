@@ -1,4 +1,4 @@
-"""Strategies that fit a model at once, as classical techniques do."""
+"""Strategies that fit a model in one step, as classical techniques do."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ from arena.training.classifiers import ModuleClassifier
 
 
 def log_shares(shares: Tensor) -> Tensor:
-    """Scores [B, K] of the shares [B, K] that classes have: their logs, of 1e-6 instead of 0."""
+    """Scores [B, K] of class shares [B, K]: their logs, where a share of 0 counts as 1e-6."""
     return shares.clamp(min=1e-6).log()
 
 
 @dataclass(frozen=True)
 class Fitted(Strategy):
-    """A defender that commits to the model that fits its data: a function of tensors, `fit`'s."""
+    """A defender that commits to a model made of tensors that it fits to its data."""
 
     @property
     def exposes(self) -> type[View]:
-        """Everything, if the model has gradients; a technique without says `ScoreView`."""
+        """A white box. A technique without gradients overrides this with `ScoreView`."""
         return WhiteBox
 
     def facts(self) -> dict[str, Any]:
@@ -35,11 +35,11 @@ class Fitted(Strategy):
 
     @abstractmethod
     def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
-        """The tensors that the model is made of: a function of the seed."""
+        """The tensors that the model is made of: a function of the data and the seed."""
 
     @abstractmethod
     def module(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
-        """The module from inputs [B, ...] to logits [B, K] that these tensors make."""
+        """The module from inputs [B, ...] to logits [B, K] that is made of these tensors."""
 
     def train(
         self,
@@ -49,9 +49,9 @@ class Fitted(Strategy):
         learner: Learner | None = None,
         store: Store | None = None,
     ) -> Classifier:
-        """The model that fits `data`; with a `store`, it is fitted if it is not there.
+        """The model fitted to `data`. With a `store`, it is fitted only if it is not stored.
 
-        `task` and `learner` are `Trainer`'s, and play no part.
+        `task` and `learner` are accepted because `Trainer.train` has them; they have no effect.
         """
         device = data.x.device
         examples = len(data), data.classes, data.box, fingerprint(data.x, data.y)
@@ -64,11 +64,11 @@ class Fitted(Strategy):
         return self.restore(state, data)
 
     def respond(self, turn: Turn) -> Classifier:
-        """The model that fits what the defender was dealt."""
+        """The model fitted to the data that the defender was dealt."""
         return self.train(turn.data, turn.seed, store=turn.store)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
-        """The model of these tensors."""
+        """The model made of these tensors."""
         module = self.module(state, data.classes).to(data.x.device)
         return _Fit(module, data.classes, self.exposes, state)
 
@@ -82,5 +82,5 @@ class _Fit(ModuleClassifier):
         self._state = dict(state)
 
     def state(self) -> dict[str, Tensor]:
-        """What it was made of."""
+        """The tensors that it was made of."""
         return self._state

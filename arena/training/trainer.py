@@ -1,4 +1,4 @@
-"""The training loop, and the strategies that are a way of training."""
+"""The training loop, and the base of every strategy that trains a network."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,25 +18,25 @@ from arena.knowledge import View, WhiteBox
 from arena.store import Place, Store, fingerprint
 from arena.training.classifiers import ModuleClassifier, committed, laid_out
 
-_SAMPLE = 128  # examples on which a module in training is asked whether it guesses
-_JUDGED = 100  # steps before it is: a training of a few proves nothing
+_SAMPLE = 128  # examples on which a module in training is compared with guessing
+_JUDGED = 100  # steps before the first comparison: after fewer, a module may not have learned yet
 
 
 class Diverged(ValueError):
-    """Training broke down: a loss that is not finite, or answers no better than guesses."""
+    """Training failed: the loss is not finite, or the answers are no better than guesses."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a loss has to go on.
+    """What a loss is computed from.
 
     Attributes:
-        batch: The examples.
-        seed: Of this step's own randomness.
+        batch: The examples, B of them.
+        seed: Seed of this step's own randomness.
         progress: Share of the training that is done, in [0, 1).
-        task: What an attacker may do, if it is known.
-        prepared: What `Trainer.prepared` made before the first step.
-        rows: The numbers [B] of the examples in the training data; None outside a training.
+        task: The attacker's declared actions and cost, if they are known.
+        prepared: What `Trainer.prepared` returned before the first step.
+        rows: The row numbers [B] of the examples in the training data; None outside a training.
     """
 
     batch: Labelled
@@ -49,10 +49,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Trainer(Strategy):
-    """A defender that commits to a model it trains by minimising `loss` with Adam.
+    """A defender that trains a model by minimising `loss` with Adam, and commits to it.
 
     Attributes:
-        learner: The architecture. None only where knowledge of it was withheld.
+        learner: The architecture. None only if knowledge of it was withheld.
         epochs: Passes over the data.
         batch_size: Examples per step.
         lr: Adam's step size.
@@ -65,11 +65,11 @@ class Trainer(Strategy):
 
     @property
     def exposes(self) -> type[View]:
-        """Everything: it is a differentiable module."""
+        """A white box: the model is a differentiable module."""
         return WhiteBox
 
     def facts(self) -> dict[str, Any]:
-        """The algorithm is this strategy without its learner; the architecture, the learner."""
+        """The algorithm (this strategy without its learner) and the architecture (the learner)."""
         return {"algorithm": replace(self, learner=None), "architecture": self.learner}
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Trainer(Strategy):
         """The scalar to minimise on one batch."""
 
     def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """What is done with one batch: by default one step down the loss, which it returns."""
+        """Updates the module by one batch and returns the loss; by default one optimizer step."""
         loss = self.loss(module, step)
         optimizer.zero_grad()
         loss.backward()
@@ -87,13 +87,14 @@ class Trainer(Strategy):
     def prepared(
         self, data: Labelled, seed: int, task: Task | None, learner: Learner, store: Store | None
     ) -> Any:
-        """What the losses need beside the model in training, such as a teacher."""
+        """What the losses need in addition to the model in training, such as a teacher."""
         return None
 
     def sample(self, data: Labelled, rows: Tensor, start: Step) -> Labelled:
-        """What a model in training is asked about, to tell whether it guesses: what it trains on.
+        """The examples on which a model in training is compared with guessing.
 
-        By default the inputs as they are.
+        By default the training inputs as they are. A training that changes its inputs returns them
+        changed.
         """
         return data[rows]
 
@@ -107,13 +108,14 @@ class Trainer(Strategy):
     ) -> ModuleClassifier:
         """A model of `learner` (by default its own) trained on `data`: a function of the seed.
 
-        With a `store`, it is trained if it is not there, and a training that was broken off is
-        gone on with from its last epoch, to the same bits.
+        With a `store`, the model is trained only if it is not stored. An interrupted training
+        continues after its last stored epoch, to the same bits.
 
         Raises:
             Diverged: If the loss stops being finite, or the answers to the training data are no
-                better than guesses, naming the step, the likely cause and where the last good epoch
-                is kept.
+                better than guesses. The message names the step, the likely cause and the place of
+                the last good epoch.
+            ValueError: If there is no learner.
         """
         learner = learner or self.learner
         if learner is None:
@@ -156,13 +158,13 @@ class Trainer(Strategy):
             order = torch.randperm(len(data), generator=shuffle)
             if epoch < begun["epochs"]:
                 continue
-            # A module's own coins (dropout, say) come from torch's generators.
+            # A module's own randomness (dropout, say) comes from torch's generators.
             torch.manual_seed(chance.seed_of(start.seed, "coins", epoch))
             order = order.to(data.x.device)
             batches = torch.split(order, self.batch_size)
             losses = []
             for number, rows in enumerate(batches):
-                if not module.training:  # a loss may have looked at it in evaluation mode
+                if not module.training:  # a loss may have put it in evaluation mode
                     module.train()
                 step = replace(
                     start,
@@ -185,7 +187,7 @@ class Trainer(Strategy):
             step = int(broken[0, 0])
             what = f"in epoch {epoch + 1} of {self.epochs}, step {step + 1} of {len(losses)}: the "
             raise self._diverged(f"{what}loss is {float(losses[step])}", "lower", "data", place)
-        # The last step's own damage shows in no loss.
+        # No loss is computed after the last step, so the damage it does shows in none.
         if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
             what = f"in epoch {epoch + 1} of {self.epochs}, in its last step: parameters are not"
             raise self._diverged(f"{what} finite", "lower", "data", place)
@@ -209,11 +211,11 @@ class Trainer(Strategy):
         )
 
     def task(self, turn: Turn) -> Task | None:
-        """What the training needs to know of the attacker; by default nothing."""
+        """The attacker's declared actions and cost if the training needs them; by default None."""
         return None
 
     def respond(self, turn: Turn) -> ModuleClassifier:
-        """A model trained on what the defender was dealt."""
+        """A model trained on the data that the defender was dealt."""
         return self.train(turn.data, turn.seed, self.task(turn), store=turn.store)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> ModuleClassifier:
@@ -226,7 +228,7 @@ class Trainer(Strategy):
 
 @contextmanager
 def _generators(device: torch.device) -> Iterator[None]:
-    """Gives torch's own generators back as they were."""
+    """Restores the state of torch's global generators afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
@@ -234,7 +236,7 @@ def _generators(device: torch.device) -> Iterator[None]:
 def _progress(
     module: nn.Module, optimizer: torch.optim.Optimizer, epochs: int, learned: bool
 ) -> dict[str, Any]:
-    """What the next epoch depends on, in tensors of its own."""
+    """Everything that the next epoch depends on, as copies."""
     optimizing = optimizer.state_dict()
     moments = {
         number: {name: value.clone() for name, value in state.items()}
@@ -250,9 +252,10 @@ def _progress(
 
 @torch.no_grad()
 def _guesses(module: nn.Module, data: Labelled) -> str | None:
-    """What shows that the module's answers are no better than guesses; None if they are better.
+    """The evidence that the module's answers are no better than guesses; None if they are better.
 
-    Right no more often than by two standard deviations above 1 / K: what a coin of K sides gets.
+    Answers count as guesses if the share of right ones is at most two standard deviations above
+    1 / K, the expected share for uniform guesses among K classes.
     """
     was = module.training
     right = (module.eval()(data.x)[:, : data.classes].argmax(1) == data.y).double()

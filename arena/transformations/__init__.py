@@ -1,1 +1,1 @@
-"""What is put before a model: maps of inputs, a file each."""
+"""Transformations of inputs, to put before a model; one per file."""

@@ -13,10 +13,10 @@ from arena.transformations.transformation import Transformation
 class BitDepth(Transformation):
     """Rounds every value to `bits` bits: feature squeezing (1704.01155), section 3.1.
 
-    round(x (2^bits - 1)) / (2^bits - 1), over the box. Its derivative is 0 wherever there is one.
+    round(x (2^bits - 1)) / (2^bits - 1), over the box. The derivative is 0 wherever it exists.
 
     Attributes:
-        bits: Bits a value is left with; 2^bits levels, both ends of the box among them.
+        bits: Bits per value; there are 2^bits levels, including both ends of the box.
         box: Lowest and highest input value.
     """
 
@@ -24,7 +24,7 @@ class BitDepth(Transformation):
     box: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The nearest levels, [B, ...]."""
+        """The level nearest to each value, [B, ...]."""
         low, high = self.box
         steps: float = (2**self.bits - 1) / (high - low)
         return torch.round((x - low) * steps) / steps + low

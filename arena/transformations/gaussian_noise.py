@@ -12,7 +12,7 @@ from arena.transformations.transformation import Transformation
 
 @dataclass(frozen=True)
 class GaussianNoise(Transformation):
-    """Adds independent normal noise to every value; not cut to the box.
+    """Adds independent normal noise to every value; the result is not clipped to the box.
 
     Attributes:
         std: Standard deviation, in the units of the input.

@@ -34,19 +34,21 @@ _TO_RGB = ((1.0, 0.0, 1.402), (1.0, -0.344136, -0.714136), (1.0, 1.772, 0.0))
 
 @dataclass(frozen=True)
 class JPEG(Transformation):
-    """What is left of an image after JPEG: Dziugaite et al. (1608.00853), Guo et al. (1711.00117).
+    """JPEG compression of an image: Dziugaite et al. (1608.00853), Guo et al. (1711.00117).
 
-    Every lossy step of baseline JPEG (ITU-T T.81): values rounded to 8 bits, colors to YCbCr, their
-    chrominance to half the resolution (4:2:0), the discrete cosine transform of 8 x 8 blocks, its
-    coefficients rounded to multiples of the standard tables, which `quality` scales as the
-    Independent JPEG Group's library does; and back, upsampled linearly. The coding of the
-    coefficients is lossless, and left out. The derivative is 0 wherever there is one.
+    The lossy steps of baseline JPEG (ITU-T T.81) are all here: values are rounded to 8 bits, colors
+    become YCbCr, chrominance is halved in resolution (4:2:0), and 8 x 8 blocks go through the
+    discrete cosine transform. The coefficients are rounded to multiples of the standard tables,
+    which `quality` scales as the Independent JPEG Group's library does. Decoding upsamples
+    linearly. The coding of the coefficients is lossless and left out. The derivative is 0 wherever
+    it exists.
 
-    Sums are taken in one order, an addition at a time: an image gets the same bits in any batch.
+    Sums are taken in a fixed order, one addition at a time, so an image gets the same bits in any
+    batch.
 
     Attributes:
-        quality: Of the tables: 50 takes them as they stand, 100 only rounds.
-        box: Lowest and highest input value: levels 0 and 255.
+        quality: Scale of the tables: 50 takes them as they are, 100 only rounds.
+        box: Lowest and highest input value; they become levels 0 and 255.
 
     Raises:
         ValueError: When called on anything but images of 1 or 3 channels.
@@ -56,7 +58,7 @@ class JPEG(Transformation):
     box: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The decoded images [B, 1 or 3, H, W], inside the box, on its 256 levels."""
+        """The decoded images [B, 1 or 3, H, W], on the 256 levels of the box."""
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(
                 "JPEG codes images [1, H, W] or [3, H, W], not inputs of shape "
@@ -84,7 +86,7 @@ class JPEG(Transformation):
 
 
 def _padded(levels: Tensor, size: int) -> Tensor:
-    """Planes whose sides are multiples of `size`, their last row and column repeated."""
+    """Planes padded to multiples of `size` by repeating the last row and column."""
     high, wide = levels.shape[-2:]
     return pad(levels, (0, -wide % size, 0, -high % size), mode="replicate")
 
@@ -97,7 +99,7 @@ def _mixed(weights: tuple[tuple[float, ...], ...], planes: Tensor) -> Tensor:
 
 @cache
 def _table(table: tuple[tuple[int, ...], ...], quality: int, device: torch.device) -> Tensor:
-    """The quantisation steps [8, 8] of a quality."""
+    """The quantisation steps [8, 8] for a quality."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     scaled = (torch.tensor(table) * percent + 50) // 100
     return scaled.clamp(1, 255).float().to(device)
@@ -107,7 +109,7 @@ def _table(table: tuple[tuple[int, ...], ...], quality: int, device: torch.devic
 def _cosines(device: torch.device) -> tuple[Tensor, Tensor]:
     """The cosine transform's rows [8, 8], and the squared norms of their products [8, 8].
 
-    They are normalised together, at the end: so the mean of a block comes out exact.
+    Normalising by the products at the end keeps the mean of a block exact.
     """
     rows = [[math.cos((2 * i + 1) * u * math.pi / 16) for i in range(8)] for u in range(8)]
     squares = torch.tensor([8.0] + [4.0] * 7, device=device)
@@ -115,7 +117,7 @@ def _cosines(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _coded(planes: Tensor, table: Tensor) -> Tensor:
-    """Planes [B, C, H, W] of levels, after quantisation by `table`; H, W are multiples of 8."""
+    """Planes [B, C, H, W] of levels after quantisation by `table`; H and W are multiples of 8."""
     cosines, squares = _cosines(planes.device)
     high, wide = planes.shape[-2:]
     blocks = planes.reshape(*planes.shape[:2], high // 8, 8, wide // 8, 8) - 128

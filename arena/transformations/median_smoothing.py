@@ -11,23 +11,23 @@ from arena.transformations.transformation import Transformation
 
 @dataclass(frozen=True)
 class MedianSmoothing(Transformation):
-    """Every pixel becomes the median of a square about it: Xu et al. 2018 (1704.01155), 3.2.
+    """Each pixel becomes the median of a square around it: Xu et al. 2018 (1704.01155), 3.2.
 
-    Beyond its edges an image is continued by its reflection, edge pixels included. A square of even
-    width reaches one pixel further up and to the left, and the larger of its two middle values is
-    taken. The derivative is that of the pixel chosen: no approximation is needed to attack it.
+    Images are padded by reflection, edge pixels included. A square of even width reaches one pixel
+    further up and to the left, and the larger of its two middle values is taken. The derivative is
+    that of the chosen pixel, so an attack needs no approximation.
 
     Attributes:
-        width: Of the square, in pixels; 1 is the identity.
+        width: Width of the square in pixels; 1 is the identity.
 
     Raises:
-        ValueError: When called on inputs that are no images at least as large as the square.
+        ValueError: When called on inputs that are not images, or images smaller than the square.
     """
 
     width: Count = 2
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The smoothed images [B, ..., H, W], each channel for itself."""
+        """The smoothed images [B, ..., H, W]; channels are smoothed separately."""
         if x.ndim < 3 or min(x.shape[-2:]) < self.width:
             raise ValueError(
                 f"MedianSmoothing(width={self.width}) smooths images [H, W] of at least that size, "
@@ -42,7 +42,7 @@ class MedianSmoothing(Transformation):
 
 
 def _reflected(length: int, width: int, device: torch.device) -> Tensor:
-    """The places 0 .. length - 1, continued by width - 1 reflected ones, at both ends."""
+    """The pixel numbers 0 .. length - 1 and, at both ends, width - 1 reflected ones in total."""
     before = width // 2
     place = torch.arange(-before, length + width - 1 - before, device=device)
     place = torch.where(place < 0, -1 - place, place)

@@ -13,20 +13,20 @@ from arena.transformations.transformation import Transformation, check_images
 
 @dataclass(frozen=True)
 class ResizePad(Transformation):
-    """Shrinks an image at random, by nearest neighbor, and pads it back with 0 at a random place.
+    """Shrinks an image at random, by nearest neighbor, and pads it with 0 to its former size.
 
-    The transformation of 1711.01991 and of 1803.06978, except that those enlarge the
-    canvas, which a model of inputs of one size cannot take: here the image shrinks instead.
+    The remaining share of height and width is uniform in [least, 1], the same for both, rounded to
+    pixels. Every position of the small image is equally likely.
 
-    The height, and likewise the width, is a whole number of pixels. The share of the size left is
-    uniform in [least, 1], one for both, rounded to pixels; every place is equally likely.
+    Deviation from 1711.01991 and 1803.06978: they enlarge the canvas, but a model for inputs of one
+    size cannot take that, so here the image shrinks instead.
 
     Attributes:
-        least: Smallest share of height and width that is left.
-        probability: Of doing anything at all.
+        least: Smallest share of height and width that remains.
+        probability: Probability that the image changes at all.
 
     Raises:
-        ValueError: When called on inputs that are no images.
+        ValueError: When called on inputs that are not images.
     """
 
     random: ClassVar[bool] = True
@@ -35,7 +35,7 @@ class ResizePad(Transformation):
     probability: Share = 1.0
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The images [B, ..., H, W], of the same size."""
+        """The transformed images [B, ..., H, W], in the same shape."""
         check_images(x, "ResizePad")
         idle = chance.uniform(chance.fold(key, 0)) >= self.probability
         share = self.least + (1 - self.least) * chance.uniform(chance.fold(key, 1))
@@ -50,15 +50,15 @@ class ResizePad(Transformation):
 
 
 def _source(share: Tensor, key: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """For each place [B, size] along an axis: where its value is taken from, and if there is one.
+    """For each pixel [B, size] along an axis: the pixel it is copied from, and whether it has one.
 
-    `share` [B] of the axis is left, at a place drawn by `key`.
+    The image keeps `share` [B] of the axis, at a position drawn by `key` [B].
     """
     left = (share * size).round().long().clamp(min=1)
     start = chance.integers(key, size - left + 1)
     place = torch.arange(size, device=key.device) - start[:, None]
     inside = (place >= 0) & (place < left[:, None])
-    # The middle of pixel i of the small image lies in pixel (2 i + 1) size // (2 left) of the
-    # large: whole numbers, so that no rounding depends on the device.
+    # The center of pixel i of the small image lies in pixel (2 i + 1) size // (2 left) of the
+    # large one. Whole numbers are used so that rounding does not depend on the device.
     source = ((2 * place + 1) * size) // (2 * left[:, None])
     return torch.where(inside, source, 0), inside

@@ -1,4 +1,4 @@
-"""Thermometer encoding, and the smooth stand-in that breaks it."""
+"""Thermometer encoding, and the smooth substitute that breaks it."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class SoftThermometer(Transformation):
     Feature k of a value x in [0, 1] is min(max(x - k / levels, 0), 1), k = 1 .. levels.
 
     Attributes:
-        levels: Features a value becomes.
+        levels: Number of features per value.
         box: Lowest and highest input value, mapped onto [0, 1] first.
     """
 
@@ -24,7 +24,7 @@ class SoftThermometer(Transformation):
     box: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The features [B, C * levels, ...] of inputs [B, C, ...]; those of a channel adjoin."""
+        """The features [B, C * levels, ...] of inputs [B, C, ...], grouped by channel."""
         low, high = self.box
         place = torch.arange(1, self.levels + 1, device=x.device) / self.levels
         share = ((x - low) / (high - low)).unsqueeze(2)
@@ -33,21 +33,21 @@ class SoftThermometer(Transformation):
 
 @dataclass(frozen=True)
 class Thermometer(Transformation):
-    """Every value becomes a bar of ones: Buckman et al., ICLR 2018 (openreview S18Su--CW).
+    """Each value becomes a bar of ones: Buckman et al., ICLR 2018 (openreview S18Su--CW).
 
-    Feature k of a value x in [0, 1] is 1 if x > k / levels, else 0, k = 1 .. levels, as Athalye et
-    al. write it: ten levels make 1111110000 of 0.66. (The authors' bars are the complement: ones
-    where here are zeros.) The derivative is 0 wherever there is one.
+    Feature k of a value x in [0, 1] is 1 if x > k / levels, else 0, k = 1 .. levels. This is how
+    Athalye et al. write it: with ten levels, 0.66 becomes 1111110000. The authors' bars are the
+    complement. The derivative is 0 wherever it exists.
 
-    BPDA goes through it by the substitute of the same shape, `BPDA(backward=SoftThermometer())`; in
-    a yaml, or on the command line after attacker/strategy=bpda::
+    BPDA replaces it by the substitute of the same shape, `BPDA(backward=SoftThermometer())`. In a
+    yaml, or on the command line after attacker/strategy=bpda, write::
 
         'attacker.strategy.backward={_target_: arena.transformations.thermometer.SoftThermometer}'
 
-    with `levels` and `box` beside it if they are not the defaults.
+    and add `levels` and `box` if they are not the defaults.
 
     Attributes:
-        levels: Features a value becomes.
+        levels: Number of features per value.
         box: Lowest and highest input value.
     """
 

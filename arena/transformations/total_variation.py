@@ -1,4 +1,4 @@
-"""Total variation minimisation of an image of which pixels were dropped at random."""
+"""Total variation minimisation: rebuilds an image from a random part of its pixels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,34 +11,36 @@ from arena import chance
 from arena.fields import Count, NonNegative, Share
 from arena.transformations.transformation import Transformation, check_images
 
-_L2 = 8.0  # the squared norm of the difference operator in two dimensions is less
-_RATIO = 30.0  # of the primal to the dual step: z is of order 1, its dual of order `weight`
+_L2 = 8.0  # bounds the squared norm of the difference operator in two dimensions
+_RATIO = 30.0  # primal step over dual step: z is of order 1, its dual of order `weight`
 
 
 @dataclass(frozen=True)
 class TotalVariation(Transformation):
     """The simplest image that explains a random part of the pixels: Guo et al. 2018 (1711.00117).
 
-    Their "total variance minimization": each value x_i is kept (m_i = 1) by a coin of its own, and
-    z minimises
+    The paper's "total variance minimization". Each value x_i is kept (m_i = 1) or dropped (m_i = 0)
+    at random, independently of the others, and z minimises
 
         sum_i m_i (z_i - x_i)^2 / 2 + weight * TV(z),
 
     where TV is the sum of the absolute differences of neighbors in a row or a column, within each
-    channel. It is found by `steps` steps of the primal-dual algorithm of Chambolle & Pock (2011),
-    algorithm 1, from the mean of what is kept. Each step is differentiable, so gradients flow.
+    channel. The search takes `steps` steps of the primal-dual algorithm of Chambolle & Pock (2011),
+    algorithm 1. Dropped values start at the mean of the kept ones. Each step is differentiable, so
+    gradients flow.
 
-    Differs from the paper in the norms: its fidelity is not squared, and its TV adds up the L2
-    norms of whole rows of differences. The box bounds every iterate, which moves no minimum.
+    Deviations from the paper, in the norms: its fidelity is not squared, and its TV sums the L2
+    norms of whole rows of differences. Every iterate is clipped to the box, which does not move the
+    minimum.
 
     Attributes:
-        weight: Of the variation, in units of the inputs.
+        weight: Weight of the variation, in units of the inputs.
         keep: Probability that a value is kept.
-        steps: Of the minimisation; each passes over the image some fifteen times.
+        steps: Steps of the minimisation; each passes over the image about fifteen times.
         box: Lowest and highest input value.
 
     Raises:
-        ValueError: When called on inputs that are no images.
+        ValueError: When called on inputs that are not images.
     """
 
     random: ClassVar[bool] = True
@@ -67,6 +69,6 @@ class TotalVariation(Transformation):
 
 
 def _divergence(flow: Tensor, axis: int) -> Tensor:
-    """Minus the transpose of `diff` along an axis, whose ends nothing flows across."""
+    """Minus the transpose of `diff` along an axis; nothing flows across the ends."""
     ends = (0, 0, 1, 1) if axis == -2 else (1, 1)
     return pad(flow, ends).diff(dim=axis)

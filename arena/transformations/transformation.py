@@ -1,4 +1,4 @@
-"""The face of every transformation of inputs."""
+"""The interface of every transformation of inputs."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -21,17 +21,18 @@ def check_images(x: Tensor, transformation: str) -> None:
 class Transformation(Declared, ABC):
     """A map of inputs [B, ...]: a defender's preprocessing, or an attacker's guess at one.
 
-    It has no parameters that learn.
+    It has no trainable parameters.
     """
 
     @property
     def random(self) -> bool:
-        """Whether it looks at its `key`."""
+        """Whether the output depends on `key`."""
         return False
 
     @abstractmethod
     def __call__(self, x: Tensor, key: Tensor) -> Tensor:
-        """The transformed inputs, each with coins of its own: `key` [B] as in `chance`.
+        """The transformed inputs [B, ...], which may have another shape than `x` [B, ...].
 
-        Each output depends on its own input and key alone. It need not be differentiable.
+        Each output depends only on its own input and on its own key, one of `key` [B] (see
+        `chance`). The map need not be differentiable.
         """
