@@ -16,19 +16,19 @@ from arena.training.classifiers import ModuleClassifier
 
 
 class AwareRule(nn.Module):
-    """The rule `plain` with P(x | positive) after the adversary's camouflage in place of before.
+    """The rule `plain`, with P(x | positive) taken after the adversary's camouflage, not before it.
 
     Buffers: `positive`, the class that hides; `most`, the number of changes worth their price;
-    `movable` [n], the features whose change towards the other class is allowed.
+    `movable` [n], the features that may change towards the other class.
 
-    Which changes are at equal prices the cheapest is settled by one order of the features: by what
-    a change takes off the gap. The camouflage of x is the shortest sufficient prefix, in that
-    order, of the changes that x has to offer. So the set D of changed features leads from some x to
-    x' just if, in x', every feature of D (now where it hides best) comes before every feature that
-    could still change, the gap is closed, and would not be without the least of D. Any set of such
-    features will do, up to `most` of them, and P(x, positive) is P(x', positive) times a ratio for
-    each feature of D: their sum is one of elementary symmetric polynomials, exact, in time
-    features x most.
+    At equal prices, the cheapest changes are given by one order of the features: by how much a
+    change reduces the gap. The camouflage of x is the shortest prefix, in that order, of the
+    possible changes of x that closes the gap. So a set D of changed features leads from some x to
+    x' if and only if three things hold in x': every feature of D, now at its hiding value, comes
+    before every feature that could still change; the gap is closed; and it would be open without
+    the smallest change of D. Any set of such features is possible, up to `most` of them. P(x,
+    positive) is P(x', positive) times one ratio per feature of D, so the sum over all D is a sum of
+    elementary symmetric polynomials. It is exact, and takes time features x most.
     """
 
     positive: Tensor
@@ -42,7 +42,7 @@ class AwareRule(nn.Module):
             self.register_buffer(name, value)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits of `x` [B, ...]; their gradient is the plain rule's."""
+        """The logits [B, K] of `x` [B, ...]; their gradient is that of the plain rule."""
         joint = self.plain.joint(x)
         hidden = nn.functional.one_hot(self.positive, joint.shape[1]) == 1
         return self.plain.weighed(joint + hidden * self.gained(x)[:, None].to(joint.dtype))
@@ -51,13 +51,13 @@ class AwareRule(nn.Module):
     def gained(self, x: Tensor) -> Tensor:
         """Log P_A(x | positive) - log P(x | positive), float64 [B].
 
-        For what the plain rule takes for positive it is 0, see `AdversaryAwareBayes`.
+        It is 0 for inputs that the plain rule answers as positive, see `AdversaryAwareBayes`.
         """
         origin = self.plain(torch.zeros_like(x[:1]))[0].double()
         weight, x = self.plain.weight.double(), x.flatten(1).double()
         slope = weight[self.positive] - weight[1 - self.positive]
         gap = x @ slope + origin[self.positive] - origin[1 - self.positive]
-        hides = (slope < 0).double()  # the value of each feature that speaks for the other class
+        hides = (slope < 0).double()  # the value of each feature that supports the other class
         takes, order = slope.abs().sort(descending=True, stable=True)
         at_best = (x == hides)[:, order] & self.movable[order]
         could = (x != hides)[:, order] & self.movable[order]
@@ -77,28 +77,28 @@ class AwareRule(nn.Module):
 class AdversaryAwareBayes(NaiveBayes):
     """Dalvi et al. (KDD 2004), section 5: the optimal reply to the optimal adversary.
 
-    The adversary plans against plain naive Bayes (`MinimumCostCamouflage`), so what a positive
-    input looks like when it arrives is known: P_A(x' | +) is the sum of P(x | +) over all x whose
-    camouflage is x', x' itself among them if it needs none. The rule weighs costs by that.
+    The adversary plans against plain naive Bayes (`MinimumCostCamouflage`), so the distribution of
+    positive inputs on arrival is known: P_A(x' | +) is the sum of P(x | +) over all x whose
+    camouflage is x', including x' itself if it needs none. The rule weighs costs by P_A.
 
-    Differs from the paper:
-        * The sum is exact, for any number of changes, as long as all changes cost the same; the
-          paper bounds and prunes it for any prices. Other prices are refused.
-        * An input that plain naive Bayes takes for positive is answered as by it. The optimal
-          adversary never sends a positive one that it could hide, so the paper lets it pass; then
-          so would any positive input whose sender is not optimal.
+    Deviations from the paper:
+        * The sum is exact for any number of changes, as long as all changes cost the same; other
+          prices are refused. The paper bounds and prunes the sum for any prices.
+        * An input that plain naive Bayes answers as positive gets the same answer here. The paper
+          lets it pass, because the optimal adversary never sends a positive input that it could
+          hide. Then any positive input whose sender is not optimal would pass, too.
 
-    The attacker's actions and cost are what it declares, so `knowledge.task` is needed. Two classes
-    and binary features.
+    Needs `knowledge.task` (the attacker's declared actions and cost), two classes and binary
+    features.
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"attacker": View}
 
     def respond(self, turn: Turn) -> ModuleClassifier:
-        """The rule estimated on what the defender was dealt.
+        """The rule, estimated from the data that the defender was dealt.
 
         Raises:
-            ValueError: If the data or the attacker's declared actions are of another kind.
+            ValueError: If the data or the attacker's declared actions do not fit.
         """
         task, data = turn.see("attacker", View).task, turn.data
         assert isinstance(task, Task)

@@ -1,4 +1,4 @@
-"""Training on transformed inputs, with nothing of the transformation left in the model."""
+"""Training on transformed inputs; the model itself does not contain the transformation."""
 
 from dataclasses import dataclass, field
 
@@ -13,14 +13,14 @@ from arena.transformations.transformation import Transformation
 
 @dataclass(frozen=True)
 class AugmentedTraining(Trainer):
-    """Mean cross-entropy on inputs transformed at random, afresh every time they come.
+    """Mean cross-entropy on inputs that are transformed at random, anew in every step.
 
-    With Gaussian noise, the training of Cohen et al. 2019 (1902.02918), section 3.3: what
-    `RandomizedSmoothing` wants within it. The learner `Preprocessing` would leave the noise in the
-    model, to which smoothing adds its own; this does not.
+    With Gaussian noise, this is the training of Cohen et al. 2019 (1902.02918), section 3.3, which
+    `RandomizedSmoothing` needs for its inner model. The learner `Preprocessing` would keep the
+    noise in the model, and smoothing would add noise a second time.
 
     Attributes:
-        augmentation: What is done to every training input; it must keep the input's shape.
+        augmentation: Transformation of every training input; it must keep the input's shape.
     """
 
     augmentation: Transformation = field(default=GaussianNoise(0.25))

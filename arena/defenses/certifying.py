@@ -1,4 +1,4 @@
-"""A network that says of which examples it is proved that nobody can make it err."""
+"""A network with certificates: for which examples no attack can cause an error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,32 +14,32 @@ from arena.defenses.wrapped import Outermost, check_within
 from arena.knowledge import View
 from arena.training.classifiers import ModuleClassifier
 
-_TOGETHER = 64  # examples bounded at once: CROWN's coefficients are as many as inputs times outputs
+_TOGETHER = 64  # examples per pass: CROWN keeps inputs x outputs coefficients for each
 
 
 @dataclass(frozen=True)
 class Certifying(Outermost):
     """Commits to another strategy's network, with a certificate for each example.
 
-    The network is as it was; what is added is the part of the examples for which `bound` proves
-    that no legal move of the attacker changes the right answer. It stands beside the error that an
-    attack reached as an upper bound on what any attack can reach, and a mistake on a certified
-    example stops the run.
+    The network is unchanged. An example is certified if `bound` proves that no legal move of the
+    attacker changes its right answer. The share of the other examples is an upper bound on the
+    error that any attack can reach. A mistake on a certified example stops the run.
 
     Attributes:
-        of: The strategy that trains the network; any, but trained for its bound it proves more.
-        bound: What proves: `Interval`, `Crown` or `ConvexPolytope`.
+        of: The strategy that trains the network. A network trained for its bound is certified on
+            more examples than others.
+        bound: What proves the certificates: `Interval`, `Crown` or `ConvexPolytope`.
     """
 
     bound: Bound = field(default_factory=Crown)
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
-        """What the inner strategy needs; at least to know what the attacker may do."""
+        """What the inner strategy needs, and at least a view of the attacker's declarations."""
         return {"attacker": View, **self.of.needs}
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
+        """Raises ValueError if the inner strategy commits to no module, or does not fit."""
         check_within(self.of, self, player)
 
     def respond(self, turn: Turn) -> Classifier:
@@ -47,7 +47,7 @@ class Certifying(Outermost):
 
         Raises:
             ValueError: If there are no bounds over the attacker's declared space (before anything
-                trains), or if the network flips coins.
+                trains), or if the network is random.
         """
         view = turn.see("attacker", View)
         if view.knows("task"):
@@ -62,7 +62,7 @@ class Certifying(Outermost):
         if type(model) is not ModuleClassifier:
             raise ValueError(
                 f"Certifying bounds a network that is a function of its input, not the "
-                f"{type(model).__name__} of {type(self.of).__name__}; put it inside what is around"
+                f"{type(model).__name__} of {type(self.of).__name__}; put Certifying inside it"
             )
         return _Certified(model.module, model.classes, self.bound)
 

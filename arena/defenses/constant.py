@@ -1,4 +1,4 @@
-"""One answer to everything."""
+"""A constant answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from arena.training.classifiers import ModuleClassifier
 
 @dataclass(frozen=True)
 class Constant(Strategy):
-    """Commits to a class that every input is answered with: what stands where nobody defends.
+    """Commits to answering every input with one class: a stand-in where nobody defends.
 
     Attributes:
         answer: The class.
@@ -29,7 +29,7 @@ class Constant(Strategy):
         return LabelView
 
     def respond(self, turn: Turn) -> Classifier:
-        """The answer.
+        """The constant answer.
 
         Raises:
             ValueError: If there is no such class.
@@ -42,7 +42,7 @@ class Constant(Strategy):
         return self.restore({}, turn.data)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
-        """The answer: it has no state."""
+        """The constant answer; it has no state."""
         return _Answering(self.answer, data.classes)
 
 

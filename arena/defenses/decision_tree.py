@@ -14,13 +14,13 @@ from arena.training.fitted import Fitted, log_shares
 
 @dataclass(frozen=True)
 class DecisionTree(Fitted):
-    """CART, as scikit-learn grows it: the scores are the classes' shares in the leaf.
+    """CART, as scikit-learn grows it; the scores are the class shares in the leaf.
 
-    Constant but for jumps, so that there are no gradients to follow: whoever attacks it asks.
+    The scores are piecewise constant, so there are no gradients to follow: attacks must query.
 
     Attributes:
-        depth: Most splits on a path; None: until leaves are pure.
-        leaf: Least examples in a leaf.
+        depth: Most splits on a path; None: split until leaves are pure.
+        leaf: Fewest examples in a leaf.
     """
 
     depth: Count | None = None
@@ -32,7 +32,7 @@ class DecisionTree(Fitted):
         return ScoreView
 
     def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
-        """For each node: its children, what it splits by and where, and the shares in it."""
+        """For each node: its children, the feature and threshold of its split, its class shares."""
         from sklearn.tree import DecisionTreeClassifier
 
         fitted = DecisionTreeClassifier(
@@ -41,7 +41,7 @@ class DecisionTree(Fitted):
         tree = fitted.tree_
         shares = torch.zeros(tree.node_count, data.classes, dtype=torch.float64)
         shares[:, torch.as_tensor(fitted.classes_)] = torch.as_tensor(tree.value[:, 0])
-        # A leaf (-1) leads back to itself.
+        # The child of a leaf (-1) becomes the leaf itself.
         sides = (torch.as_tensor(side) for side in (tree.children_left, tree.children_right))
         children, itself = torch.stack([*sides]), torch.arange(tree.node_count)
         return {
@@ -70,7 +70,7 @@ class _Tree(nn.Module):
         self.depth = int(state["depth"])
 
     def forward(self, x: Tensor) -> Tensor:
-        """The log of the shares [B, K] in the leaf of each input."""
+        """The log [B, K] of the class shares in the leaf of each input of `x` [B, ...]."""
         flat = x.flatten(1)
         rows = torch.arange(len(flat), device=x.device)
         node = torch.zeros_like(rows)

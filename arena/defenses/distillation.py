@@ -1,4 +1,4 @@
-"""Defensive distillation: a network trained on the soft answers of another like it."""
+"""Defensive distillation: train on the soft answers of another network of the same kind."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,17 @@ from arena.training.trainer import Step, Trainer
 class DefensiveDistillation(Trainer):
     """Papernot et al. 2016 (1511.04508), section IV.
 
-    A teacher is trained at temperature T (softmax of logits / T) on the labels, then a student of
-    the same architecture, also at T, on the teacher's probabilities at T. The student plays at
-    temperature 1, as a network whose logits grew about T times: its probabilities are all but 0
-    and 1, and what follows their gradient stands still (see `ClippedProbabilities`). What looks at
-    the logits does not (Carlini & Wagner 2016, 1607.04311).
+    A teacher is trained on the labels at temperature T (softmax of logits / T). Then a student of
+    the same architecture is trained, also at T, on the teacher's probabilities at T. The student
+    plays at temperature 1, where its logits are about T times too large: its probabilities are
+    almost 0 or 1, and an attack that follows their gradient does not move (see
+    `ClippedProbabilities`). An attack on the logits does (Carlini & Wagner 2016, 1607.04311).
 
     Attributes:
-        temperature: T, of both trainings; 1 leaves plain distillation.
+        temperature: T of both trainings; 1 is plain distillation.
 
     Raises:
-        ValueError: If the learner is no architecture that arena can build and train.
+        ValueError: If the learner is not an architecture that arena can build and train.
     """
 
     temperature: Positive = 20.0
@@ -50,7 +50,7 @@ class DefensiveDistillation(Trainer):
         return teacher.train(data, chance.seed_of(seed, "teacher"), task, store=store)
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """Cross-entropy, at T, to the teacher's probabilities at T."""
+        """Cross-entropy, at T, with the teacher's probabilities at T as targets."""
         with torch.no_grad():
             target = (step.prepared.logits(step.batch.x) / self.temperature).softmax(1)
         return cross_entropy(module(step.batch.x) / self.temperature, target)
@@ -58,10 +58,10 @@ class DefensiveDistillation(Trainer):
 
 @dataclass(frozen=True)
 class Teacher(Trainer):
-    """Training at a temperature on the labels: the first half of the distillation.
+    """Training on the labels at a temperature: the first half of distillation.
 
     Attributes:
-        temperature: What logits are divided by in the loss; 1 is `ERM`.
+        temperature: Divisor of the logits in the loss; 1 is `ERM`.
     """
 
     temperature: Positive = 20.0

@@ -1,4 +1,4 @@
-"""Ensemble adversarial training: examples crafted on models that do not learn to hide."""
+"""Ensemble adversarial training: examples crafted on other models, which do not adapt."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +23,17 @@ _RANDOM_START = FGSM(random_start=True)
 class EnsembleAdversarialTraining(AdversarialTraining):
     """Tramer et al. 2018 (1705.07204), section 4: decouple the attack from the model in training.
 
-    Against a single-step attack on itself a model learns to bend its gradients rather than to be
-    right. So each minibatch's attack is played against the model in training or one of several
-    models trained beforehand on clean data, whichever the step's seed draws, each as likely.
+    Trained against a single-step attack on itself, a model learns to mask its gradients rather than
+    to be right. So each minibatch is attacked through one model, drawn by the step's seed with
+    equal probability: the model in training, or one of several static models, trained beforehand on
+    clean data.
 
-    Differs from the paper in that the static models have the same architecture, and differ by their
-    seeds alone, and in where R+FGSM starts: uniformly in the space, cut by the box.
+    Deviations from the paper: the static models have the same architecture and differ only in their
+    seeds; R+FGSM starts uniformly in the space, inside the box.
 
     Attributes:
-        static: Models trained beforehand, by ERM with the same options; none is trained twice where
-            trained models are kept.
+        static: Number of static models. ERM trains them with the same options; with a store, each
+            is trained only once.
     """
 
     inner: Strategy = _RANDOM_START
@@ -48,7 +49,7 @@ class EnsembleAdversarialTraining(AdversarialTraining):
         return tuple(plain.train(data, each, store=store).module for each in seeds)
 
     def moved(self, module: nn.Module, step: Step) -> Tensor:
-        """What the inner attack plays against the model that the seed draws."""
+        """What the inner attack plays, [B, ...], against the model that the seed draws."""
         models: Any = (module, *step.prepared)
         drawn = models[chance.seed_of(step.seed, "source") % len(models)]
         return attacked(self.inner, drawn, step, self.faced(step))

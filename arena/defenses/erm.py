@@ -1,4 +1,4 @@
-"""Empirical risk minimisation: train on the data as if nobody were attacking."""
+"""Empirical risk minimisation: train as if nobody attacked."""
 
 from dataclasses import dataclass
 

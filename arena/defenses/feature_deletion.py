@@ -12,7 +12,7 @@ from arena.training.cutting_plane import Minimum, minimum
 from arena.training.fitted import Fitted
 
 _ROWS = 4096
-"""Examples whose features are sorted at once."""
+"""Examples whose features are sorted at the same time."""
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,25 @@ class FeatureDeletion(Fitted):
 
     Minimises 1/2 ||w||^2 + c sum_i h_i(w), where h_i is the worst hinge loss of example i over all
     deletions of at most k of its features: [1 - y w.x + s(w)]_+, with s(w) the sum of the k largest
-    positive y w_j x_j (their equations for the first player's optimum and the inner maximum). With
-    K > 2 classes (their multiclass section) the objective is 1/2 sum_y ||w_y||^2 + c sum_i max_y'
-    [1 + (w_y' - w_y).x + s_y'(w)]_+; with two it is as above for w = w_1 - w_0. k = 0 is a linear
-    support vector machine.
+    positive y w_j x_j (the paper's equations for the first player's optimum and the inner maximum).
+    With K > 2 classes (the paper's multiclass section) the objective is 1/2 sum_y ||w_y||^2 +
+    c sum_i max_y' [1 + (w_y' - w_y).x + s_y'(w)]_+. With two classes it is as above, for
+    w = w_1 - w_0. k = 0 is a linear support vector machine.
 
-    Differs from the paper in how the program is solved: they write the inner maximum by its dual
-    and give a quadratic program with a variable for each example and feature to a general solver;
-    this is the same convex program solved by cutting planes (`cutting_plane.minimum`), until the
-    duality gap is below `tolerance` of the objective. At most k features are deleted, not exactly
-    k. And there is a bias: the weight of a constant feature 1, regularised like the others and
-    never deleted.
+    Deviations from the paper:
+        * The same convex program is solved by cutting planes (`cutting_plane.minimum`), until the
+          duality gap is below `tolerance` of the objective. The paper replaces the inner maximum by
+          its dual and gives a quadratic program, with a variable for each example and feature, to a
+          general solver.
+        * At most k features are deleted, not exactly k.
+        * There is a bias: the weight of a constant feature 1, which is regularised like the others
+          and never deleted.
 
     Attributes:
-        k: Deletions to be prepared for; the attacker's `actions.k` is its own.
-        c: Weight of an example's loss.
+        k: Number of deletions to prepare for; the attacker's own limit is its `actions.k`.
+        c: Weight of the loss of one example.
         tolerance: Duality gap to stop at, as a share of the objective.
-        planes: The most passes over the data.
+        planes: Most passes over the data.
     """
 
     k: Whole = 10
@@ -46,10 +48,10 @@ class FeatureDeletion(Fitted):
     planes: Count = 2000
 
     def solve(self, data: Labelled) -> Minimum:
-        """The weights, flat from [K, n + 1] with the bias last, float64, with their certificate.
+        """The weights and their certificate; float64, flattened from [K, n + 1], bias last.
 
         Raises:
-            Unsolved: If the gap is too wide after the last plane.
+            Unsolved: If the gap is still too wide after the last plane.
         """
         x = nn.functional.pad(data.x.flatten(1).double(), (0, 1), value=1.0)
         start = x.new_zeros(data.classes * x.shape[1])
@@ -64,13 +66,13 @@ class FeatureDeletion(Fitted):
                 slope.index_add_(0, other, kept).index_add_(0, data.y[part], kept, alpha=-1.0)
             return value, slope.flatten()
 
-        # w_1 - w_0 of the least norm is split evenly: 1/2 ||w||^2 is ||w_0||^2 + ||w_1||^2.
+        # The least norm splits w = w_1 - w_0 evenly: 1/2 ||w||^2 = ||w_0||^2 + ||w_1||^2.
         twice = 2.0 if data.classes == 2 else 1.0
         found = minimum(risk, start, self.c / twice, self.tolerance, self.planes)
         return Minimum(found.weights, twice * found.objective, twice * found.bound)
 
     def _worst(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The worst hinge loss [B], the inputs left by it [B, n + 1], and the class it is to."""
+        """The worst hinge loss [B], the inputs after it [B, n + 1], and the rival class [B]."""
         k = min(self.k, x.shape[1] - 1)
         loss, kept, other = torch.zeros_like(x[:, 0]), x, y
         for label in range(len(weight)):
@@ -85,7 +87,7 @@ class FeatureDeletion(Fitted):
         return loss, kept, other
 
     def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
-        """`weight` [K, n] and `bias` [K]; the seed plays no part."""
+        """`weight` [K, n] and `bias` [K]; the seed has no effect."""
         weight = self.solve(data).weights.reshape(data.classes, -1).float()
         return {"weight": weight[:, :-1].contiguous(), "bias": weight[:, -1].contiguous()}
 

@@ -1,4 +1,4 @@
-"""Feature squeezing: refuse what a model answers differently once its details are gone [F23]."""
+"""Feature squeezing: refuse inputs that the model answers differently without details [F23]."""
 
 import math
 from dataclasses import dataclass
@@ -20,18 +20,19 @@ from arena.transformations.transformation import Transformation
 class FeatureSqueezing(TunedRefusal):
     """Xu, Evans & Qi 2018 (1704.01155), section 5: a detector around a trained model.
 
-    An input is refused where max_j ||p(x) - p(squeezer_j(x))||_1 (equations 1 and 2, joint
-    detection) exceeds a threshold, for the model's probabilities p. The threshold is the least
-    that refuses at most a share `false_alarms` of the reserved examples. What is not refused is
-    answered by p(x), unsqueezed, as in the paper.
+    An input is refused if max_j ||p(x) - p(squeezer_j(x))||_1 (equations 1 and 2, joint detection)
+    exceeds a threshold, where p are the model's probabilities. The threshold is the smallest one
+    that refuses at most a share `false_alarms` of the reserved examples. Other inputs are answered
+    by p(x), unsqueezed, as in the paper.
 
-    The refusal's logit is the largest log-probability plus the distance less the threshold: a
-    white box may differentiate the detector as well. A squeezer without a derivative, such as
-    rounding, has none here; what is left is that of p(x).
+    The refusal's logit is the largest log-probability, plus the distance, minus the threshold. So a
+    white box can differentiate the detector, too. A squeezer whose derivative is 0, such as
+    rounding, contributes nothing to it; the derivative of p(x) remains.
 
     Attributes:
-        squeezers: What the input is compared after; each must keep the input's shape.
-        false_alarms: The share of honest inputs that may be refused.
+        squeezers: Transformations whose outputs are compared with the input; each must keep its
+            shape.
+        false_alarms: Share of honest inputs that may be refused.
     """
 
     squeezers: tuple[Transformation, ...]
@@ -57,7 +58,7 @@ class FeatureSqueezing(TunedRefusal):
         return Squeezing(model, self.squeezers, data.classes)
 
     def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
-        """Sets the threshold at the quantile."""
+        """Sets the threshold to the quantile of the distances of `data`."""
         assert isinstance(module, Squeezing)
         parts = torch.split(data.x, turn.batch_size)
         distance = torch.cat([module.looked(x, chance.of(x))[1] for x in parts])
@@ -77,21 +78,21 @@ class Squeezing(nn.Module):
         self.model = model
         self.squeezers = squeezers
         self.classes = classes
-        self.register_buffer("threshold", torch.tensor(2.0))  # the largest distance there is
+        self.register_buffer("threshold", torch.tensor(2.0))  # the largest possible distance
 
     @property
     def random(self) -> bool:
-        """Whether the model or a squeezer flips coins."""
+        """Whether the model or a squeezer is random."""
         return flips_coins(self.model) or any(squeezer.random for squeezer in self.squeezers)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Log-probabilities [B, K] of `x`, and the refusal's logit."""
+        """Logits [B, K + 1]: log-probabilities of `x` [B, ...], and the refusal's logit."""
         scores, distance = self.looked(x, coins(x, self.training) if key is None else key)
         top = scores[:, : self.classes].amax(1)
         return with_refusal(scores, top + (distance - self.threshold), self.classes)
 
     def compared(self, x: Tensor, key: Tensor) -> Tensor:
-        """Log-probabilities [V, B, K] of `x` and of what each squeezer leaves of it."""
+        """Log-probabilities [V, B, K] of `x` [B, ...] and of each squeezed `x`."""
         looks = [answered(self.model, x, chance.fold(key, 0))]
         for number, squeezer in enumerate(self.squeezers, 1):
             own = chance.fold(key, number)

@@ -1,4 +1,4 @@
-"""A model that is given, and stays as it is: a user's own."""
+"""A given model that never changes, such as a user's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +26,9 @@ class Fixed(Strategy):
             estimator, a function from inputs to answers, or a `Classifier`.
         classes: Number of classes.
         answers: What a plain function returns: labels [B], or scores [B, K].
+
+    Raises:
+        ValueError: If `model` is none of these, or has another number of classes.
     """
 
     model: Any
@@ -41,12 +44,12 @@ class Fixed(Strategy):
 
     @property
     def exposes(self) -> type[View]:
-        """What the model can give: gradients, scores or labels."""
+        """The widest view that the model supports: gradients, scores or labels."""
         widest: type[View] = self.model.widest
         return widest
 
     def respond(self, turn: Turn) -> Classifier:
-        """The model; in its first turn it is tried on a few of the training inputs.
+        """The model. In the first turn, it is tried on a few of the training inputs.
 
         Raises:
             ValueError: If the data have another number of classes, the model's scores another
@@ -64,7 +67,7 @@ class Fixed(Strategy):
         return model
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
-        """The model: it never changes."""
+        """The model; it never changes."""
         model: Classifier = self.model
         return model.to(data.x.device)
 

@@ -1,4 +1,4 @@
-"""Free adversarial training: one backward pass, for the parameters and for the attack."""
+"""Free adversarial training: each backward pass serves the parameters and the attack."""
 
 from dataclasses import dataclass, replace
 
@@ -16,19 +16,20 @@ from arena.training.trainer import Step
 class FreeAdversarialTraining(InformedTraining):
     """Shafahi et al. 2019 (1904.12843), Algorithm 1.
 
-    Every minibatch is replayed several times. Each replay's backward pass gives a gradient to the
-    parameters, for the optimizer's step, and one to the inputs, for a step of the perturbation that
-    the next replay trains on: no pass is spent on the attack alone.
+    Every minibatch is replayed several times. The backward pass of a replay gives two gradients:
+    one for the optimizer's step, and one for a step of the perturbation that the next replay trains
+    on. No pass is spent on the attack alone.
 
-    Differs from the paper in that a minibatch starts at a random place of the space, not where the
-    perturbation of the minibatch before it (other examples) ended: a step then depends on its own
-    examples alone. The steps climb the training's own loss; the attacker's cost plays no part.
+    Deviations from the paper: the perturbation of a minibatch starts at a random point of the
+    space, not where that of the previous minibatch (other examples) ended. So a step depends only
+    on its own examples. The perturbation climbs the training's loss; the attacker's cost plays no
+    part.
 
-    `epochs` are passes over the data, N_ep / m in the paper: epochs * replays cost what as many
-    epochs of plain training cost.
+    `epochs` are passes over the data, N_ep / m in the paper: the cost is that of epochs * replays
+    epochs of plain training.
 
     Attributes:
-        replays: Steps on each minibatch (m in the paper).
+        replays: Number of steps on each minibatch (m in the paper).
         step: Step size of the perturbation, as a share of the space's eps.
     """
 
@@ -41,7 +42,7 @@ class FreeAdversarialTraining(InformedTraining):
         return cross_entropy(module(step.batch.x), step.batch.y)
 
     def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """All replays of a minibatch; the loss of the last."""
+        """Trains on all replays of a minibatch and returns the loss of the last one."""
         given, space = step.batch.x, self.perturbations(step)
         x = space.sample(given, chance.keys(step.seed, len(given), given.device))
         project = space.projection(given)

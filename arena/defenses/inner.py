@@ -1,4 +1,4 @@
-"""The attacks that a training plays against itself."""
+"""The inner attacks that a training plays against its own model."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +23,9 @@ class InformedTraining(Trainer):
     """A training that plays the attacker's part, and so reads its declared actions and cost.
 
     Attributes:
-        ramp: Share of the training over which the radius of the attacker's actions rises, linearly,
-            from 0 to what is declared. A model that has learned nothing yet may never begin to,
-            where the radius is large.
+        ramp: Share of the training over which the radius of the attacker's actions rises linearly
+            from 0 to the declared one. At a large radius, a new model may never begin to learn
+            without a ramp.
     """
 
     ramp: Share = 0.0
@@ -37,10 +37,10 @@ class InformedTraining(Trainer):
         return task_of(turn)
 
     def faced(self, step: Step) -> Task:
-        """What the training plays against in a step: the declared task, its radius on the ramp.
+        """The task that a step trains against: the declared one, with its radius on the ramp.
 
         Raises:
-            ValueError: If it is not known, or its actions have no radius that could rise.
+            ValueError: If the task is not known, or there is a ramp and its actions have no radius.
         """
         task, share = declared(self, step), raised(step, self.ramp)
         if self.ramp == 0.0:
@@ -53,10 +53,10 @@ class InformedTraining(Trainer):
         return task if share == 1.0 else replace(task, actions=task.actions.shrunk(share))
 
     def perturbations(self, step: Step) -> Perturbations:
-        """The actions in `faced`, for a training that follows gradients of its own in them.
+        """The actions of `faced`, for a training that takes gradient steps of its own in them.
 
         Raises:
-            ValueError: If there are no steps and projections in them, or they are not known.
+            ValueError: If the actions are not known, or are not `Perturbations`.
         """
         space = self.faced(step).actions
         if not isinstance(space, Perturbations):
@@ -70,10 +70,10 @@ class InformedTraining(Trainer):
 
 @dataclass(frozen=True)
 class Attacked(InformedTraining):
-    """A training whose loss looks at what an inner attack makes of the batch.
+    """A training whose loss is computed on what an inner attack makes of the batch.
 
     Attributes:
-        inner: The inner attack; any that needs a white box at most.
+        inner: The inner attack; it may need no more than a white box.
     """
 
     inner: Strategy = PGD(steps=7, step=0.3, returns="last")
@@ -88,7 +88,7 @@ class Attacked(InformedTraining):
 
     @abstractmethod
     def against(self, module: nn.Module, batch: Labelled, moved: Tensor) -> Tensor:
-        """The scalar to minimise, where the attacker makes `moved` [B, ...] of the batch."""
+        """The scalar to minimise if the attacker turns the batch into `moved` [B, ...]."""
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         """The loss against what the inner attack plays."""
@@ -96,7 +96,7 @@ class Attacked(InformedTraining):
 
 
 def task_of(turn: Turn) -> Task:
-    """The attacker's declared actions and cost, for a training that plays its part."""
+    """The attacker's declared actions and cost."""
     task = turn.see("attacker", View).task
     assert isinstance(task, Task)
     return task
@@ -114,13 +114,13 @@ def declared(trainer: Trainer, step: Step) -> Task:
 
 
 def raised(step: Step, ramp: float) -> float:
-    """How far a ramp over a share of the training has risen, from 0 to 1."""
+    """The height, from 0 to 1, of a ramp over the share `ramp` of the training."""
     return 1.0 if step.progress >= ramp else step.progress / ramp
 
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, and no gradients of its parameters, for a while."""
+    """Puts the module in evaluation mode, without parameter gradients; restores both at the end."""
     learning = [p for p in module.parameters() if p.requires_grad]
     training = module.training
     module.eval().requires_grad_(False)
@@ -139,9 +139,9 @@ def check_attack(attack: Strategy) -> None:
 
 
 def attacked(attack: Strategy, module: nn.Module, step: Step, task: Task) -> Tensor:
-    """What `attack` plays, [B, ...], against the module as it stands, in evaluation mode.
+    """What `attack` plays, [B, ...], against the module in its present state, in evaluation mode.
 
-    The inner player has the attacker's declared actions and cost, and sees a white box.
+    The inner attacker has the actions and cost of `task`, and a white box of the module.
     """
     knowledge, batch = Knowledge.white_box(), step.batch
     with frozen(module):
@@ -172,15 +172,15 @@ def ascended(
 ) -> Tensor:
     """Projected steepest ascent of an objective that is no player's cost, [B, ...].
 
-    Of a divergence between two answers of the same model, say. `objective` maps inputs to one
-    number an example, [B]; its parameters get no gradients from here (and cost none if `frozen`).
+    An example is the divergence between two answers of the same model. Parameters get no gradients
+    from here; computing none saves time if the module is `frozen`.
 
     Args:
-        objective: What to raise.
-        x: The inputs around which `space` lies.
-        start: Where to start.
+        objective: Maps inputs [B, ...] to one number per example, [B].
+        x: The inputs [B, ...] around which `space` lies.
+        start: Where to start, [B, ...].
         space: The attacker's declared actions.
-        steps: Gradients to take.
+        steps: Number of gradients.
         step: Step size, as a share of eps.
     """
     at, project = start, space.projection(x)

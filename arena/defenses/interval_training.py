@@ -1,4 +1,4 @@
-"""Interval bound propagation training: minimise the loss on what intervals cannot rule out."""
+"""Interval bound propagation training: minimise the worst loss that intervals allow."""
 
 from dataclasses import dataclass
 
@@ -19,23 +19,25 @@ class IntervalTraining(InformedTraining):
     """Gowal et al. 2018 (1810.12715), equations 11-13, against the attacker's declared space.
 
     The loss is kappa times the cross-entropy of the clean logits, plus 1 - kappa times that of the
-    worst logits that `Interval` allows. Over the first part of the training kappa falls from 1 and
-    the radius rises from 0 to the space's eps, both linearly. Deviations: the ramp is a share of
-    the training and starts at once (paper: after a warm-up of clean steps), Adam's step size stays.
+    worst logits that `Interval` allows. During the ramp, kappa falls from 1 and the radius rises
+    from 0 to the space's eps, both linearly.
+
+    Deviations from the paper: the ramp starts at once, without a warm-up of clean steps, and
+    Adam's step size is constant.
 
     Attributes:
         kappa: Weight of the clean loss after the ramp.
-        ramp: Share of the training over which kappa and the radius move.
+        ramp: Share of the training over which kappa falls and the radius rises.
     """
 
     kappa: Share = 0.5
     ramp: Share = 0.5
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """The mixture.
+        """The mixture of the clean and the worst loss.
 
         Raises:
-            ValueError: If the attacker's space or a layer has no bounds, saying which have.
+            ValueError: If there are no bounds for the attacker's space or for a layer.
         """
         kappa = 1.0 + raised(step, self.ramp) * (self.kappa - 1.0)
         clean = cross_entropy(module(step.batch.x), step.batch.y)
@@ -46,8 +48,8 @@ class IntervalTraining(InformedTraining):
 def bounded_loss(bound: Bound, module: nn.Module, step: Step, task: Task) -> Tensor:
     """Cross-entropy of the worst logits that a bound allows within the task's actions.
 
-    Relative to the true class's logit these are minus the margins (1711.00851, Theorem 2), so the
-    loss is at least that of any legal output.
+    Relative to the true class's logit, the worst logits are minus the margins (1711.00851, Theorem
+    2). So the loss is at least that of any legal output.
     """
     batch = step.batch
     margins = bound.margins(module, batch.x, batch.y, task.actions)

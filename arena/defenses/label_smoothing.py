@@ -1,4 +1,4 @@
-"""Label smoothing: train towards targets that are less than sure."""
+"""Label smoothing: train towards targets that are not fully certain."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from arena.training.trainer import Step, Trainer
 class LabelSmoothing(Trainer):
     """Szegedy et al. 2016 (1512.00567), section 7, an indirect method of the keynote [F30].
 
-    The target gives the true class 1 - alpha + alpha / K and every other alpha / K. Where a paper
-    says 1 - a for the truth and a / (K - 1) for the others, a = alpha (K - 1) / K. The loss is
-    least at a margin of log(1 + K (1 - alpha) / alpha) between the logits of the truth and of the
-    others: finite, so that logits and their gradients stay small.
+    The target is 1 - alpha + alpha / K for the true class and alpha / K for every other class. A
+    paper that writes 1 - a and a / (K - 1) for them has a = alpha (K - 1) / K.
+    The loss is least when the true class's logit exceeds the others by
+    log(1 + K (1 - alpha) / alpha). This is finite, so logits and their gradients stay small.
 
     Attributes:
         alpha: Weight of the uniform distribution in the target; 0 is `ERM`.

@@ -1,4 +1,4 @@
-"""A linear support vector machine, one class against the rest."""
+"""A linear support vector machine, one class against the others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from arena.training.fitted import Fitted
 class LinearSVM(Fitted):
     """Scikit-learn's LinearSVC: squared hinge loss and L2 penalty, by liblinear.
 
-    Its logits are the signed distances that it decides by, so that it is a white box with
+    The logits are the signed distances that decide the class, so the model is a white box with
     gradients.
 
     Attributes:
         penalty: C, the weight of the loss.
-        iterations: Most that liblinear makes; what it has then is committed to.
+        iterations: Most iterations of liblinear; the model is taken as it is then.
     """
 
     penalty: Positive = 1.0
     iterations: Count = 1000
 
     def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
-        """`weight` [K, n] and `bias` [K]; of a class without an example, no decision for it."""
+        """`weight` [K, n] and `bias` [K]; a class without examples is never the answer."""
         import warnings
 
         from sklearn.exceptions import ConvergenceWarning
@@ -40,7 +40,7 @@ class LinearSVM(Fitted):
                 C=self.penalty, dual=False, max_iter=self.iterations, random_state=seed % 2**32
             ).fit(data.x.flatten(1).cpu().numpy(), data.y.cpu().numpy())
         found, bias = torch.as_tensor(svm.coef_).float(), torch.as_tensor(svm.intercept_).float()
-        if len(found) == 1:  # of two classes: the second's, and the first's is its negation
+        if len(found) == 1:  # two classes: only the second's, whose negation is the first's
             found, bias = torch.cat([-found, found]), torch.cat([-bias, bias])
         known = torch.as_tensor(svm.classes_)
         weight = torch.zeros(data.classes, found.shape[1])
@@ -49,7 +49,7 @@ class LinearSVM(Fitted):
         return {"weight": weight, "bias": least}
 
     def module(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
-        """The distances from the hyperplanes."""
+        """The module that gives the distances from the hyperplanes."""
         return _Distances(state["weight"], state["bias"])
 
 
@@ -63,5 +63,5 @@ class _Distances(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The signed distances [B, K], in units of each hyperplane's margin."""
+        """The signed distances [B, K] of `x` [B, ...], in units of each hyperplane's margin."""
         return linear(x.flatten(1), self.weight, self.bias)

@@ -1,4 +1,4 @@
-"""Adversarial logit pairing: an input and its attacked twin should get the same logits."""
+"""Adversarial logit pairing: an input and its attacked version should get the same logits."""
 
 from dataclasses import dataclass
 
@@ -14,22 +14,23 @@ from arena.fields import NonNegative, Share
 
 @dataclass(frozen=True)
 class AdversarialLogitPairing(Attacked):
-    """Kannan, Kurakin & Goodfellow 2018 (1803.06373), section 3: the mixture M-PGD, and a pairing.
+    """Kannan, Kurakin & Goodfellow 2018 (1803.06373), section 3: M-PGD plus a pairing term.
 
-    The pairing is the squared distance between the logits of an input and those of its attacked
-    twin, averaged over examples and classes. It was broken as published on ImageNet, by attacks of
-    more steps than its authors' (1807.10272).
+    The pairing term is the squared distance between the logits of an input and those of its
+    attacked version, averaged over examples and classes. The defense as published on ImageNet was
+    broken by attacks with more steps than its authors used (1807.10272).
 
     Attributes:
-        clean: Weight of the clean loss beside the adversarial one; M-PGD has as many of each.
-        weight: Weight of the pairing (lambda in the paper).
+        clean: Weight of the clean loss; the adversarial loss has the rest. M-PGD weighs both
+            equally.
+        weight: Weight of the pairing term (lambda in the paper).
     """
 
     clean: Share = 0.5
     weight: NonNegative = 0.5
 
     def against(self, module: nn.Module, batch: Labelled, moved: Tensor) -> Tensor:
-        """The cross-entropies of both halves, and the distance between their logits."""
+        """The mixture of both cross-entropies, plus the distance between the logits."""
         clean, attacked = module(torch.cat([batch.x, moved])).chunk(2)
         error = mixed_error(clean, attacked, batch.y, self.clean)
         return error + self.weight * mse_loss(clean, attacked)

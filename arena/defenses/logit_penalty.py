@@ -1,4 +1,4 @@
-"""Training that holds the logits of clean examples small, in one way or another."""
+"""Trainings that penalise the logits of clean examples."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from arena.training.trainer import Step, Trainer
 
 @dataclass(frozen=True)
 class LogitPenalty(Trainer):
-    """Cross-entropy plus a penalty on the logits, both of inputs with Gaussian noise.
+    """Cross-entropy plus a penalty on the logits, both on inputs with Gaussian noise.
 
-    Kannan, Kurakin & Goodfellow 2018 (1803.06373), sections 3 and 4. The noise is not cut to the
-    box that inputs live in.
+    Kannan, Kurakin & Goodfellow 2018 (1803.06373), sections 3 and 4. The noisy inputs are not
+    clipped to the data's box.
 
     Attributes:
-        weight: Of the penalty (the paper's lambda); without noise, 0 is `ERM`.
-        noise: Standard deviation of what is added to every input value, in its units.
+        weight: Weight of the penalty (lambda in the paper); 0 without noise is `ERM`.
+        noise: Standard deviation of the noise on every input value, in the units of the input.
     """
 
     weight: NonNegative = 0.5
@@ -29,7 +29,7 @@ class LogitPenalty(Trainer):
 
     @abstractmethod
     def penalty(self, logits: Tensor) -> Tensor:
-        """What is wanted small, a scalar, of the logits [B, K] of a shuffled batch."""
+        """The penalty, a scalar, of the logits [B, K] of a shuffled batch."""
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         """Cross-entropy and penalty of the batch."""

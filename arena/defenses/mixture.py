@@ -1,4 +1,4 @@
-"""A mixture of trained defenders: each query is answered by one of them, drawn at random."""
+"""A mixture of trained defenders: a member drawn at random answers each query."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,17 +23,18 @@ from arena.training.classifiers import LOG_ZERO, committed
 class Mixture(Strategy):
     """Commits to a mixed strategy over the models of other strategies [F8].
 
-    Every query is answered by one model, drawn by the weights with the query's own coins; the
-    others are not evaluated for it. To attack the mixture is to attack the expectation (EOT, or any
-    average over passes). Each member trains with a seed of its own, so several times the same
-    recipe make a random ensemble. Only some members may refuse; the mixture then may.
+    One model answers each query. It is drawn by the weights, from the query's own random key; the
+    other models are not evaluated. To attack the mixture is to attack the expectation (EOT, or any
+    average over passes). Each member trains with its own seed, so the same recipe several times
+    makes a random ensemble. If any member may refuse, the mixture may.
 
     Attributes:
-        of: The strategies; any that commit to modules.
-        weights: The probability of each.
+        of: The strategies, which must commit to modules.
+        weights: The probability of each strategy.
 
     Raises:
-        ValueError: If there is not a weight for each, or they do not sum to 1 within 1e-6.
+        ValueError: If the numbers of strategies and weights differ, or the weights do not sum to 1
+            within 1e-6.
     """
 
     of: tuple[Strategy, ...]
@@ -50,7 +51,7 @@ class Mixture(Strategy):
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
-        """Of each opponent, the most that any member needs."""
+        """For each opponent, the widest view that any member needs."""
         most: dict[str, type[View]] = {}
         for member in self.of:
             for opponent, kind in member.needs.items():
@@ -59,11 +60,11 @@ class Mixture(Strategy):
 
     @property
     def exposes(self) -> type[View]:
-        """Everything: it is a module."""
+        """A white box: the mixture is a module."""
         return WhiteBox
 
     def facts(self) -> dict[str, Any]:
-        """What all members have in common, such as the recipe of a random ensemble."""
+        """The facts that all members have in common, such as the recipe of a random ensemble."""
         first, *others = (member.facts() for member in self.of)
         return {
             name: fact
@@ -72,12 +73,12 @@ class Mixture(Strategy):
         }
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if a member does not commit to a module, or does not fit."""
+        """Raises ValueError if a member commits to no module, or does not fit."""
         for member in self.of:
             check_within(member, self, player)
 
     def respond(self, turn: Turn) -> Classifier:
-        """The mixture of what the members commit to."""
+        """The mixture of the models that the members commit to."""
         seeds = (chance.seed_of(turn.seed, "member", number) for number in range(len(self.of)))
         moves = [
             member.respond(replace(turn, seed=seed))
@@ -103,7 +104,7 @@ class Mixture(Strategy):
 
 
 class MixedModule(nn.Module):
-    """Answers each input by one of its members, drawn by the weights."""
+    """Answers each input with one of its members, drawn by the weights."""
 
     random = True
     edges: Tensor
@@ -116,7 +117,7 @@ class MixedModule(nn.Module):
         self.register_buffer("edges", cumulative(weights), persistent=False)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Log-probabilities [B, width] of the member drawn for each input."""
+        """Log-probabilities [B, width] of `x` [B, ...] by the member drawn for each input."""
         key = coins(x, self.training) if key is None else key
         member = drawn(self.edges, chance.fold(key, 0))
         own = chance.fold(key, 1)
@@ -131,6 +132,6 @@ class MixedModule(nn.Module):
         return torch.cat(answers)[torch.cat(rows).argsort()]
 
     def _wide(self, logits: Tensor) -> Tensor:
-        """Log-probabilities, with a column for refusals if any member has one."""
+        """Log-probabilities [B, width], with a column for refusals if any member has one."""
         scores = logits.log_softmax(1)
         return pad(scores, (0, self.width - scores.shape[1]), value=LOG_ZERO)

@@ -1,4 +1,4 @@
-"""Cost-sensitive naive Bayes over features that are present or absent."""
+"""Cost-sensitive naive Bayes over binary features."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from arena.training.classifiers import ModuleClassifier
 
 
 class BayesRule(nn.Module):
-    """Answers by the log of the expected gain, [B, K]; the argmax has the least expected cost.
+    """The logits [B, K] are the log of the expected gain; the argmax has the least expected cost.
 
-    The gain of answer k where the truth is y is what the worst answer costs, less what k costs;
-    `stakes` [y, k] is its log. For the error rate the logits are log P(x, y); for any cost of two
-    classes whose worst answers are the mistakes, log P(x, y) + log gain: linear in x.
+    The gain of answer k for true class y is the cost of the worst answer minus the cost of k;
+    `stakes` [K, K] holds its log at [y, k]. For the error rate, the logits are log P(x, y). If
+    there are two classes and mistakes are the worst answers, the logits are log P(x, y) + log gain,
+    which is linear in x.
 
     `weight` [K, n] and `bias` [K] give log P(x, y) = weight x + bias.
     """
@@ -49,20 +50,21 @@ class BayesRule(nn.Module):
 class NaiveBayes(Strategy):
     """The plain classifier of Dalvi et al. (KDD 2004), section 3: the least expected cost.
 
-    Features are independent given the class, each present with a probability estimated with
-    Laplace smoothing. A value between 0 and 1 counts as presence to that degree, in training as in
-    answering; this makes the model a white box with gradients, and is exact for binary data. The
-    cost is the defender's own, its features are all observed (the paper lets them be bought).
+    Features are independent given the class. The probability that a feature is present is estimated
+    with Laplace smoothing. A value between 0 and 1 counts as presence to that degree, both in
+    training and in answering; this makes the model a white box with gradients, and is exact for
+    binary data. The cost is the defender's own. All features are observed (in the paper, the
+    defender may buy them).
 
     Attributes:
-        alpha: Pseudo-examples of presence, of absence, and of each class.
+        alpha: Number of pseudo-examples of presence, of absence, and of each class.
     """
 
     alpha: Positive = 1.0
 
     @property
     def exposes(self) -> type[View]:
-        """Everything: it is a differentiable module."""
+        """A white box: the model is a differentiable module."""
         return WhiteBox
 
     def facts(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class NaiveBayes(Strategy):
         return {"algorithm": self}
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the player's cost does not follow from answers."""
+        """Raises ValueError if the player's cost is not a function of the answers."""
         try:
             player.cost.answered(torch.tensor([0]), torch.tensor([0]))
         except NotImplementedError:
@@ -80,10 +82,10 @@ class NaiveBayes(Strategy):
             ) from None
 
     def fit(self, data: Labelled, cost: Cost) -> BayesRule:
-        """The rule for the data and the cost.
+        """The rule for the given data and cost.
 
         Raises:
-            ValueError: If the data are not in the box [0, 1], or every answer costs the same.
+            ValueError: If the data's box is not [0, 1], or all answers cost the same.
         """
         if tuple(data.box) != (0.0, 1.0):
             raise ValueError(
@@ -103,7 +105,7 @@ class NaiveBayes(Strategy):
         return BayesRule(present.log() - absent, absent.sum(1) + share.log(), gain.log())
 
     def respond(self, turn: Turn) -> ModuleClassifier:
-        """The rule estimated on what the defender was dealt."""
+        """The rule, estimated from the data that the defender was dealt."""
         return ModuleClassifier(self.fit(turn.data, turn.player.cost), turn.data.classes)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> ModuleClassifier:

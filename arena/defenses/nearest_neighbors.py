@@ -15,13 +15,13 @@ from arena.training.fitted import Fitted, log_shares
 
 @dataclass(frozen=True)
 class NearestNeighbors(Fitted):
-    """The classes of the `k` nearest training examples in L2: the scores are their shares.
+    """The scores are the class shares among the `k` nearest training examples in L2.
 
-    Constant but for jumps, so that there are no gradients to follow: whoever attacks it asks. Of
-    classes with as many neighbors the first is answered.
+    The scores are piecewise constant, so there are no gradients to follow: attacks must query. Ties
+    go to the first class.
 
     Attributes:
-        k: How many; all examples, if there are fewer.
+        k: Number of neighbors; all examples if there are fewer.
     """
 
     k: Count = 5
@@ -32,7 +32,7 @@ class NearestNeighbors(Fitted):
         return ScoreView
 
     def fit(self, data: Labelled, seed: int) -> dict[str, Tensor]:
-        """The examples."""
+        """The training examples: `x` [N, n] and `y` [N]."""
         return {"x": data.x.flatten(1).cpu(), "y": data.y.cpu()}
 
     def module(self, state: Mapping[str, Tensor], classes: int) -> nn.Module:
@@ -51,7 +51,7 @@ class _Vote(nn.Module):
         self.k, self.classes = k, classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """The log of the shares [B, K] among the neighbors of each input."""
+        """The log [B, K] of the class shares among the neighbors of each input of `x` [B, ...]."""
         near = torch.cdist(x.flatten(1), self.x).topk(self.k, largest=False).indices
         votes = one_hot(self.y[near], self.classes).sum(1)
         return log_shares(votes / self.k)

@@ -1,4 +1,4 @@
-"""Training on the convex outer polytope's bound."""
+"""Training on the bound of the convex outer polytope."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,10 @@ from arena.training.trainer import Step
 class PolytopeTraining(InformedTraining):
     """Wong & Kolter 2018 (1711.00851), equation 14, against the attacker's declared space.
 
-    The cross-entropy of the worst logits that `ConvexPolytope` allows. Its price grows with the
-    number of values whose sign is open, in every layer but the first: for small networks. The
-    radius rises linearly from 0, as in the authors' experiments (1805.12514, appendix).
+    Minimises the cross-entropy of the worst logits that `ConvexPolytope` allows. The price grows
+    with the number of values of undecided sign in every layer but the first, so this is for small
+    networks. The radius rises linearly from 0, as in the authors' experiments (1805.12514,
+    appendix).
 
     Attributes:
         ramp: Share of the training over which the radius rises to the space's eps.
@@ -29,6 +30,6 @@ class PolytopeTraining(InformedTraining):
         """The robust loss.
 
         Raises:
-            ValueError: If the attacker's space or a layer has no bounds, saying which have.
+            ValueError: If there are no bounds for the attacker's space or for a layer.
         """
         return bounded_loss(ConvexPolytope(), module, step, self.faced(step))

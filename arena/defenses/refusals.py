@@ -1,4 +1,4 @@
-"""What the defenses that refuse to classify have in common [F8]."""
+"""What defenses that refuse to classify have in common [F8]."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -14,11 +14,11 @@ from arena.fields import Range
 
 @dataclass(frozen=True)
 class TunedRefusal(Wrapper):
-    """A wrapper that refuses beyond a threshold, which it sets by data that it reserves.
+    """A wrapper that refuses beyond a threshold, which is set on reserved data.
 
     Attributes:
-        share: The share of the training data that the model does not see: the threshold is set by
-            it.
+        share: Share of the training data that is reserved: the inner model does not see it, and the
+            threshold is set on it.
     """
 
     share: Annotated[float, Range(0, 1, above=True)] = field(default=0.1, kw_only=True)
@@ -35,19 +35,19 @@ class TunedRefusal(Wrapper):
 
 
 def check_refusal(strategy: Strategy, player: Player) -> None:
-    """Raises ValueError if the player's actions do not let it refuse."""
+    """Raises ValueError if the player's actions do not allow refusals."""
     actions = player.actions
     if isinstance(actions, Decisions) and not actions.refuses:
         raise ValueError(
             f"{type(strategy).__name__} refuses to classify some inputs, and "
-            f"actions={type(actions).__name__} does not let it; use defender/actions=refusal"
+            f"actions={type(actions).__name__} does not allow it; use defender/actions=refusal"
         )
 
 
 def with_refusal(logits: Tensor, refusal: Tensor, classes: int) -> Tensor:
     """Logits [B, K + 1] that refuse where `refusal` [B] exceeds the logits of all classes.
 
-    Of logits [B, K + 1], which refuse already, whatever they refuse is still refused.
+    If `logits` are [B, K + 1] already, the inputs that they refuse are still refused.
     """
     if logits.shape[1] > classes:
         refusal = torch.maximum(logits[:, classes], refusal)

@@ -1,4 +1,4 @@
-"""Refusing to classify what one is not sure of [F8]."""
+"""Refusing to classify inputs of low confidence [F8]."""
 
 from dataclasses import dataclass
 
@@ -13,29 +13,29 @@ from arena.learners.preprocessing import answered, coins, flips_coins
 from arena.training.classifiers import LOG_ZERO, committed
 
 _NOTHING, _EVERYTHING = LOG_ZERO, 1.0
-"""Thresholds on a log-probability that refuse nothing, and everything."""
+"""Thresholds on a log-probability that refuse nothing and everything."""
 
 
 @dataclass(frozen=True)
 class Refusing(TunedRefusal):
-    """Refuses where the largest class probability is below a threshold (Chow 1970's rule).
+    """Refuses if the largest class probability is below a threshold (Chow's rule, 1970).
 
-    The threshold is the one of least total cost on the reserved examples, by the player's own
-    declared cost of answers to honest inputs: what it pays there for a refusal (`on_clean` of the
-    cost `Refusal`) against what it pays for mistakes. Of equally good ones it is the one that
-    refuses least. Under a cost that a refusal cannot lower, such as the error rate, nothing is
-    refused. No attack has a part in it: what refusing does against one is what the game tells.
+    The threshold has the least total cost on the reserved examples, by the player's declared cost
+    of answers to honest inputs: the cost of refusals (`on_clean` of the cost `Refusal`) plus the
+    cost of mistakes. Ties are broken by the fewest refusals. Under a cost that a refusal cannot
+    lower, such as the error rate, nothing is refused. The threshold does not depend on any attack;
+    the game shows what refusing does against one.
 
-    The refusal's logit is the log of the threshold beside the log-probabilities of the classes: a
-    constant, so a white box sees how far each answer is from being refused.
+    The refusal's logit is the log of the threshold, next to the log-probabilities of the classes.
+    It is a constant, so a white box sees how far each answer is from a refusal.
     """
 
     def around(self, model: nn.Module, data: Labelled) -> "Thresholded":
-        """The model with a column for the refusal."""
+        """The model with a column for refusals."""
         return Thresholded(model, data.classes)
 
     def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
-        """Sets the threshold of least cost."""
+        """Sets the threshold to the one of least cost on `data`."""
         assert isinstance(module, Thresholded)
         model = committed(module, data.classes)  # nothing is refused yet
         logits = torch.cat([model.logits(part) for part in torch.split(data.x, turn.batch_size)])
@@ -43,7 +43,7 @@ class Refusing(TunedRefusal):
 
 
 class Thresholded(nn.Module):
-    """A model that refuses where no class reaches a log-probability of `threshold`."""
+    """A model that refuses if no class reaches a log-probability of `threshold`."""
 
     threshold: Tensor
 
@@ -55,11 +55,11 @@ class Thresholded(nn.Module):
 
     @property
     def random(self) -> bool:
-        """Whether the model flips coins."""
+        """Whether the model is random."""
         return flips_coins(self.model)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Log-probabilities [B, K] and the threshold, or the model's own refusal if larger."""
+        """Logits [B, K + 1]: log-probabilities, and the threshold or the model's larger refusal."""
         if key is None:
             key = coins(x, self.training)
         scores = answered(self.model, x, key).log_softmax(1)
@@ -69,21 +69,21 @@ class Thresholded(nn.Module):
 def cheapest(logits: Tensor, data: Labelled, cost: Cost) -> Tensor:
     """The log-threshold of least total cost on honest inputs with logits [B, K + 1].
 
-    Thresholds between two confidences refuse alike, so there are B + 1 to choose from; the one
-    taken lies halfway.
+    All thresholds between two neighboring confidences refuse the same inputs, so there are B + 1
+    choices. The threshold returned is halfway between two confidences.
     """
     scores, own = logits[:, : data.classes], logits[:, data.classes]
     confidence, label = scores.max(1)
-    label = torch.where(own > confidence, REFUSED, label)  # it refuses that by itself
+    label = torch.where(own > confidence, REFUSED, label)  # the model itself refuses
     confidence, order = confidence.double().sort()
     answering, refusing = (
         _honest(cost, answers[order], data.y[order]).double()
         for answers in (label, torch.full_like(label, REFUSED))
     )
-    # Entry k: the k least confident are refused.
+    # Entry k: the cost of refusing the k least confident examples, relative to none.
     total = torch.zeros(len(label) + 1, dtype=torch.float64, device=label.device)
     total[1:] = (refusing - answering).cumsum(0)
-    # Those who are equally confident are refused together.
+    # Examples of equal confidence are refused together.
     total[1:-1][confidence[1:] == confidence[:-1]] = torch.inf
     halfway = (confidence[1:] + confidence[:-1]) / 2
     ends = torch.tensor([_NOTHING, _EVERYTHING], dtype=torch.float64, device=label.device)
@@ -92,6 +92,6 @@ def cheapest(logits: Tensor, data: Labelled, cost: Cost) -> Tensor:
 
 
 def _honest(cost: Cost, labels: Tensor, y: Tensor) -> Tensor:
-    """The declared cost [B] of answers to inputs that nobody touched."""
+    """The declared cost [B] of answers to inputs that no attacker changed."""
     none, answers = torch.zeros_like(labels), Answers(labels)
     return cost(Outcome(y, answers, answers, none.bool(), none, none))

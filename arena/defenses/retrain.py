@@ -1,4 +1,4 @@
-"""Retraining on what was revealed: "just train on the attacks" [F9, F15]."""
+"""Retraining on revealed attacks: "just train on the attacks" [F9, F15]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,11 +15,11 @@ from arena.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Retrain(Strategy):
-    """Trains afresh each round on its own data and the attacked inputs that it was shown.
+    """Trains a new model each round, on its own data and on the attacked inputs revealed to it.
 
     Attributes:
         recipe: How it trains.
-        memory: Train on everything revealed so far, or on the latest batch only.
+        memory: Whether it trains on all batches revealed so far or only on the latest one.
     """
 
     recipe: Trainer
@@ -29,11 +29,11 @@ class Retrain(Strategy):
 
     @property
     def exposes(self) -> type[View]:
-        """As its recipe."""
+        """The same as its recipe."""
         return self.recipe.exposes
 
     def facts(self) -> dict[str, Any]:
-        """As its recipe."""
+        """The same as its recipe."""
         return self.recipe.facts()
 
     def respond(self, turn: Turn) -> ModuleClassifier:
@@ -44,11 +44,11 @@ class Retrain(Strategy):
         return self.recipe.train(data, turn.seed, self.recipe.task(turn), store=turn.store)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> ModuleClassifier:
-        """As its recipe."""
+        """The same as its recipe."""
         return self.recipe.restore(state, data)
 
 
 def union(data: Labelled, *more: Labelled) -> Labelled:
-    """All the examples together, in order."""
+    """All examples in one batch, in order."""
     parts = (data, *more)
     return replace(data, x=torch.cat([p.x for p in parts]), y=torch.cat([p.y for p in parts]))

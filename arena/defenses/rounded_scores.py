@@ -1,4 +1,4 @@
-"""Answering with rounded scores, lest the last digits show a black box which way to go."""
+"""Rounded scores: the last digits of scores would show a black-box attacker where to go."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ from arena.training.classifiers import LOG_ZERO
 
 @dataclass(frozen=True)
 class RoundedScores(Outermost):
-    """Publishes probabilities of so many decimals; answers are those of the model within.
+    """Publishes probabilities with few decimals; the answers stay those of the inner model.
 
-    Tramer et al. 2016 (1609.02943), section 7, proposed it against the theft of models. Each
-    probability is rounded down, and the units that are then missing from the sum go to the largest
-    remainders: a row still sums to 1 exactly, where rounding each to the nearest would not, and no
-    two classes change their order (they may tie). No decimals at all leave a 1 for one class.
+    Tramer et al. 2016 (1609.02943), section 7, proposed this against model theft. Each probability
+    is rounded down, and the units missing from the sum go to the largest remainders. So a row still
+    sums to exactly 1, which rounding to the nearest would not ensure, and no two classes change
+    their order (they may tie). With 0 decimals, one class has probability 1.
 
-    Only what is let out changes: whoever has the parameters sees the logits, and a certificate of
-    the model within holds as it did.
+    Only published scores change. An attacker with the parameters sees the logits, and certificates
+    of the inner model still hold.
 
     Attributes:
-        of: The strategy whose scores they are; any that commits to a classifier with scores.
-        decimals: Decimals of a published probability; 0 to 7, float32 has no more.
+        of: The strategy whose scores are rounded; it must commit to a classifier with scores.
+        decimals: Decimals of a published probability, 0 to 7; float32 has no more.
     """
 
     decimals: Annotated[int, Range(0, 7)] = 1
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if there are no scores to round, or the inner one does not fit."""
+        """Raises ValueError if there are no scores, or the inner strategy does not fit."""
         if self.of.exposes is LabelView:
             raise ValueError(
                 f"RoundedScores has nothing to round: of={type(self.of).__name__} commits to a "
@@ -44,16 +44,16 @@ class RoundedScores(Outermost):
         self.of.check(player)
 
     def respond(self, turn: Turn) -> Classifier:
-        """The inner strategy's classifier, its scores rounded."""
+        """The inner strategy's classifier with rounded scores."""
         return _rounding(self.of.respond(turn), self.decimals)
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
-        """The inner strategy's, its scores rounded."""
+        """The inner strategy's classifier with rounded scores."""
         return _rounding(self.of.restore(state, data), self.decimals)
 
 
 def rounded(probabilities: Tensor, decimals: int) -> Tensor:
-    """Rows [B, K] that sum to 1, rounded to multiples of 10^-decimals that do too; float64."""
+    """Rows [B, K] that sum to 1, rounded to multiples of 10^-decimals; float64, sums still 1."""
     unit = 10**decimals
     wanted = probabilities.double()
     wanted = wanted / wanted.sum(1, keepdim=True) * unit
@@ -65,7 +65,7 @@ def rounded(probabilities: Tensor, decimals: int) -> Tensor:
 
 
 class _Rounding(Classifier):
-    """A classifier, but for the scores it lets out."""
+    """The same classifier with rounded published scores."""
 
     def __init__(self, of: Classifier, decimals: int) -> None:
         self._of, self._decimals = of, decimals
@@ -99,7 +99,7 @@ class _Rounding(Classifier):
 
 
 class _RandomRounding(_Rounding):
-    """Of a classifier that flips coins (`knowledge.Random`)."""
+    """The same for a random classifier (`knowledge.Random`)."""
 
     def drawn(self, key: Tensor) -> Classifier:
         assert isinstance(self._of, Random)

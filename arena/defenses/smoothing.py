@@ -1,4 +1,4 @@
-"""Randomized smoothing: the majority of a model's answers to noisy copies, with a certificate."""
+"""Randomized smoothing: the majority answer to noisy copies of an input, with a certificate."""
 
 import math
 from dataclasses import dataclass
@@ -21,34 +21,35 @@ from arena.training.classifiers import RandomClassifier
 from arena.transformations.gaussian_noise import GaussianNoise
 
 _ROUNDING = 2.0**-22
-"""Of a radius: what `Lp.contains`, which compares sizes in float32, lets through beyond it."""
+"""The share by which `Lp.contains`, which compares sizes in float32, may exceed a radius."""
 
 
 @dataclass(frozen=True)
 class RandomizedSmoothing(Wrapper):
     """Cohen, Rosenfeld & Kolter 2019 (1902.02918): PREDICT answers, CERTIFY proves.
 
-    An answer is the class that most of `samples` noisy copies of the input are given, by coins that
-    are fresh for every query. With `refuses` it is a refusal unless a two-sided binomial test of
-    the two most frequent answers rejects at level `alpha` that they are equally likely (PREDICT).
+    The answer is the class that the inner model gives to most of `samples` noisy copies of the
+    input. Every query draws new noise. With `refuses`, the answer is a refusal unless a two-sided
+    binomial test of the two most frequent classes rejects, at level `alpha`, that they are equally
+    likely (PREDICT).
 
-    The model within should be trained on noisy inputs (section 3.3): by `AugmentedTraining`, which
-    leaves no noise in it. Behind the learner `Preprocessing` the noise would be added twice.
+    The inner model should be trained on noisy inputs (section 3.3) by `AugmentedTraining`, which
+    keeps no noise in the model. With the learner `Preprocessing`, noise would be added twice.
 
-    A class with v of n votes has the logit log(v + s / 2), for the mean s of its probabilities over
-    the same copies. The answer is that of the votes (s breaks ties), and the derivative that of the
-    mean probabilities, as Salman et al. 2019 (1906.04584), equation 6, attack and train: a white
-    box can search it, and averages over passes (EOT) average over more copies. Copies go through
-    the model in parts, forward and backward (where each part is computed again), so that memory
-    does not grow with `samples`.
+    A class with v of n votes has the logit log(v + s / 2), where s is the mean of its probabilities
+    over the same copies. So the votes decide (s breaks ties), and the derivative is that of the
+    mean probabilities, as in equation 6 of Salman et al. 2019 (1906.04584). A white box can search
+    it, and an average over passes (EOT) averages over more copies. The copies go through the model
+    in parts; the backward pass computes each part again, so memory does not grow with `samples`.
 
     Attributes:
-        std: Standard deviation of the noise, in the units of the input; it is not cut to the box.
-        samples: Noisy copies an answer takes.
-        refuses: Refuse where the votes are too close; else the majority answers.
-        alpha: Level of the test, and the most likely that a certificate is wrong, an example.
-        selection: Copies by which CERTIFY guesses the class (n_0 of the paper).
-        estimation: Copies by which it bounds the class's probability (n of the paper; 100,000
+        std: Standard deviation of the noise, in the units of the input. Noisy copies are not
+            clipped to the box.
+        samples: Noisy copies per answer.
+        refuses: Whether to refuse if the votes are too close; otherwise the majority answers.
+        alpha: Level of the test, and the largest probability, per example, of a wrong certificate.
+        selection: Copies by which CERTIFY guesses the class (n_0 in the paper).
+        estimation: Copies by which it bounds the class's probability (n in the paper, 100,000
             there); 0: nothing is certified.
     """
 
@@ -60,7 +61,7 @@ class RandomizedSmoothing(Wrapper):
     estimation: Whole = 1000
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if it may not refuse, adds noise twice, or `of` does not fit."""
+        """Raises ValueError if it may not refuse, would add noise twice, or `of` does not fit."""
         super().check(player)
         if self.refuses:
             check_refusal(self, player)
@@ -83,7 +84,7 @@ class RandomizedSmoothing(Wrapper):
 
     @property
     def enough(self) -> int:
-        """The least votes of all `samples` that decide an answer, whoever has the others."""
+        """The fewest of `samples` votes that decide an answer, however the others are spread."""
         return separating(self.samples, self.alpha) if self.refuses else self.samples // 2 + 1
 
 
@@ -104,18 +105,18 @@ class Smoothed(nn.Module):
             self.register_buffer("separating", torch.tensor(table), persistent=False)
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """Logits [B, K]: the log of the votes' shares; a column more if anything refuses."""
+        """Logits [B, K] of `x` [B, ...]: the log of the vote shares; [B, K + 1] with refusals."""
         key = coins(x, self.training) if key is None else key
         votes, mean = self.polled(x, chance.fold(key, 0), self.how.samples)
         logits = torch.logaddexp(votes.log(), mean - math.log(2.0))
         if self.how.refuses:
-            # Less a quarter of a vote, as half a vote must not make up for a missing one.
+            # Minus a quarter of a vote: the half vote of s must not make up for a missing one.
             close = self.separating[votes.topk(2).values.sum(1).long()] - 0.25
             logits = with_refusal(logits, close.log(), self.classes)
         return logits - math.log(self.how.samples)
 
     def polled(self, x: Tensor, key: Tensor, copies: int) -> tuple[Tensor, Tensor]:
-        """Votes [B, K] over noisy copies, and the log of the mean probabilities [B, K]."""
+        """Votes [B, K] over noisy copies of `x`, and the log of their mean probabilities [B, K]."""
         numbers = torch.arange(copies, device=x.device)
         parts = torch.split(numbers, max(together(x.device) // max(len(x), 1), 1))
         polls = [
@@ -126,7 +127,7 @@ class Smoothed(nn.Module):
         return votes.sum(0), sums.logsumexp(0) - math.log(copies)
 
     def _poll(self, x: Tensor, key: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The votes of the copies `numbers`, and the log of the sum of their probabilities."""
+        """The votes [B, K] of the copies `numbers`, and the log of their summed probabilities."""
         n = len(numbers)
         keys = chance.fold(key.repeat(n), numbers.repeat_interleave(len(x)))
         copies = x.repeat(n, *(1,) * (x.ndim - 1))
@@ -138,7 +139,7 @@ class Smoothed(nn.Module):
 
 
 class SmoothedClassifier(RandomClassifier):
-    """A committed vote that proves where it stands."""
+    """A committed vote with certificates."""
 
     def __init__(self, module: Smoothed, classes: int) -> None:
         super().__init__(module, classes)
@@ -148,17 +149,17 @@ class SmoothedClassifier(RandomClassifier):
         """Whether [B] the vote is `given.y` at any legal output; None where `estimation` is 0.
 
         It holds with probability 1 - alpha for each example, over the noise of the certificate and
-        of the vote, for an output that was chosen without sight of the latter. So a share of
-        certified examples is itself an estimate, and an attacker who tries outputs until the coins
-        fall badly is not covered.
+        of the vote, for an output that was chosen without knowledge of the vote's noise. So the
+        share of certified examples is itself an estimate, and an attacker who tries outputs until
+        the noise is in its favor is not covered.
 
-        Differs from CERTIFY, which is about the classifier that takes infinitely many copies: so
-        that this one's `samples` decide right as well, the class must keep a probability above
-        1/2, see `radii`. A ball of L-inf counts as the ball of L2 around it (eps sqrt(d) for d
-        input values), one of L1 likewise (eps).
+        Deviation from CERTIFY, which is about a classifier that uses infinitely many copies: here
+        `samples` copies must decide right as well, so the class must keep a probability above 1/2
+        (see `radii`). A ball of L-inf counts as the L2 ball around it (radius eps sqrt(d) for d
+        input values), and so does a ball of L1 (radius eps).
 
         Raises:
-            ValueError: If the actions are no such ball.
+            ValueError: If the actions are not such a ball.
         """
         if self._smoothed.how.estimation == 0:
             return None
@@ -170,11 +171,11 @@ class SmoothedClassifier(RandomClassifier):
     def radii(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """A class [B] for each input, and the L2 radius [B], float64, within which it is answered.
 
-        CERTIFY: the class is guessed from `selection` copies, and its probability bounded below by
-        that of `estimation` others, by Clopper & Pearson at level alpha / 2. At a distance r it is
-        at least Phi(Phi^-1(p) - r / std) (Theorem 1), so the radius is
-        std (Phi^-1(p) - Phi^-1(q)), where q is the probability from which on `samples` copies
-        decide for a class with probability 1 - alpha / 2. In the paper, q = 1/2. A radius below 0
+        CERTIFY: the class is guessed from `selection` copies. From `estimation` other copies, its
+        probability is bounded from below by p (Clopper & Pearson, level alpha / 2). At distance r
+        the probability is at least Phi(Phi^-1(p) - r / std) (Theorem 1), so the radius is
+        std (Phi^-1(p) - Phi^-1(q)). Here q is the least probability with which `samples` copies
+        decide for the class with probability 1 - alpha / 2; in the paper, q = 1/2. A radius below 0
         proves nothing.
         """
         how, module = self._smoothed.how, self._smoothed
@@ -193,41 +194,40 @@ class SmoothedClassifier(RandomClassifier):
 
 
 def together(device: torch.device) -> int:
-    """Rows a pass: fewer do not pay for its overhead (measured on a CPU), more take memory."""
+    """Rows per pass: with fewer, overhead dominates (measured on a CPU); more take memory."""
     return 1024 if device.type == "cpu" else 8192
 
 
 def least(successes: Tensor, n: int, alpha: float) -> Tensor:
     """The lower end [B], float64, of a one-sided interval for a probability (Clopper & Pearson).
 
-    `successes` [B] of `n` tries; the probability lies below it with probability at most alpha.
+    There were `successes` [B] in `n` tries. The true probability is below the lower end with
+    probability at most alpha.
     """
     low = stats.beta.ppf(alpha, successes.numpy(), n - successes.numpy() + 1)
     return torch.where(successes > 0, torch.as_tensor(low), 0.0)
 
 
 def at_least(k: int, n: int, alpha: float) -> float:
-    """The probability at which `n` tries fall short of `k` successes with probability alpha.
-
-    1 if more than n are wanted.
-    """
+    """The chance at which fewer than `k` of `n` tries succeed with probability alpha; 1 if k > n."""
     return float(stats.beta.ppf(1 - alpha, k, n - k + 1)) if k <= n else 1.0
 
 
 def separating(votes: int, alpha: float) -> int:
-    """The least share of so many `votes` for one of two that cannot be a fair coin's, at `alpha`.
+    """The fewest of `votes` for one of two classes that reject a fair coin at level `alpha`.
 
-    The least k with 2 P(Bin(votes, 1/2) >= k) <= alpha, the two-sided test; votes + 1 if none.
+    This is the least k with 2 P(Bin(votes, 1/2) >= k) <= alpha (two-sided test), or votes + 1 if
+    there is none.
     """
     counts = range(votes // 2 + 1, votes + 1)
     return next((k for k in counts if 2 * stats.binom.sf(k - 1, votes, 0.5) <= alpha), votes + 1)
 
 
 def euclidean(actions: ActionSpace, values: int) -> float:
-    """The radius of an L2 ball that holds every legal output for inputs of so many values.
+    """The radius of an L2 ball that contains every legal output, for inputs of `values` entries.
 
     Raises:
-        ValueError: If the actions are no ball of L2, L-inf or L1.
+        ValueError: If the actions are not a ball of L2, L-inf or L1.
     """
     if not isinstance(actions, L2 | Linf | L1):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Training against a mixture of attacks that stay as they are."""
+"""Training against a mixture of attacks that do not change."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,8 +24,8 @@ class Faced:
     """What one attack makes of the whole training set.
 
     Attributes:
-        x: The inputs, [N, ...], in the order of the training data.
-        name: What tells these inputs from all others.
+        x: The attacked inputs, [N, ...], in the order of the training data.
+        name: A unique name of these inputs.
         weight: The probability of meeting this attack.
     """
 
@@ -34,7 +34,7 @@ class Faced:
     weight: float
 
     def __repr__(self) -> str:
-        # The store tells trainings apart by what they print.
+        # The store identifies trainings by their repr.
         return f"Faced({self.name}, {self.weight!r})"
 
 
@@ -42,21 +42,22 @@ class Faced:
 class StaticTraining(InformedTraining):
     """Best response to a mixed attacker: minimise another training's loss on what it plays.
 
-    In every minibatch each example meets an attack drawn afresh by the weights. The attacks were
-    made against models that stay as they are, as those of ensemble adversarial training (Tramer et
-    al. 2018, 1705.07204) are, and do not answer the model in training; so it learns to be right
-    where they lead, and nothing of where an attack on itself would. `own` is the share of
-    minibatches in which such an attack is met instead (1706.06083).
+    In every minibatch, each example meets an attack that is drawn anew by the weights. The attacks
+    were made against fixed models, as in ensemble adversarial training (Tramer et al. 2018,
+    1705.07204), and do not adapt to the model in training. So the model learns to be right on those
+    attacks, but learns nothing about attacks on itself. `own` is the share of minibatches that meet
+    such an attack instead (1706.06083).
 
     Attributes:
-        of: The training whose loss is minimised; it must look at a batch, not attack it.
-        attacks: What is met, with weights that sum to 1.
-        own: Probability that a minibatch is attacked as a white box of the model in training.
-        inner: The attack that then plays.
+        of: The training whose loss is minimised. The loss must be that of a given batch: `of` may
+            not attack the batch itself.
+        attacks: The attacks, with weights that sum to 1.
+        own: Probability that a minibatch is attacked through a white box of the model in training.
+        inner: The attack that plays in those minibatches.
 
     Raises:
-        ValueError: If the weights do not sum to 1 within 1e-6, or `of` attacks by itself or takes
-            steps of its own kind.
+        ValueError: If the weights do not sum to 1 within 1e-6, or `of` attacks by itself or
+            overrides `Trainer.update`.
     """
 
     of: Trainer = field(kw_only=True)
@@ -73,15 +74,15 @@ class StaticTraining(InformedTraining):
     def prepared(
         self, data: Labelled, seed: int, task: Task | None, learner: Learner, store: Store | None
     ) -> Any:
-        """As the training whose loss it is."""
+        """What the training `of` prepares."""
         return self.of.prepared(data, seed, task, learner, store)
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """The other training's loss of the attacked batch."""
+        """The loss of `of` on the attacked batch."""
         return self.of.loss(module, replace(step, batch=replace(step.batch, x=self._met(step))))
 
     def sample(self, data: Labelled, rows: Tensor, start: Step) -> Labelled:
-        """What attacks make of the inputs: it need not be right about these as they are."""
+        """The attacked inputs: the model need not be right about the inputs as they are."""
         batch = data[rows]
         return replace(batch, x=self._met(replace(start, batch=batch, rows=rows)))
 
@@ -96,7 +97,7 @@ class StaticTraining(InformedTraining):
         return met
 
     def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """One step down the loss, of a batch that met what the step's seed draws."""
+        """One step on the batch, attacked as the step's seed draws."""
         coin = chance.seed_of(step.seed, "own") / 2.0**63
         if coin >= self.own:
             return super().update(module, optimizer, step)
@@ -111,7 +112,7 @@ def answering(
     inner: Strategy = _INNER,
     longer: Positive = 1.0,
 ) -> StaticTraining:
-    """A recipe's best response to attacks, with its own options, for `longer` times its epochs."""
+    """A recipe's best response to attacks, with its options and `longer` times its epochs."""
     epochs = max(1, round(longer * recipe.epochs))
     return StaticTraining(
         recipe.learner,
@@ -126,7 +127,7 @@ def answering(
 
 
 def check_recipe(recipe: Trainer) -> None:
-    """Raises ValueError if a training cannot be answered through: its loss has to be of a batch."""
+    """Raises ValueError unless the training's loss is that of a batch as it is given."""
     if isinstance(recipe, InformedTraining) or type(recipe).update is not Trainer.update:
         raise ValueError(
             f"{type(recipe).__name__} is no loss of a batch as it is given; use one that is, such "

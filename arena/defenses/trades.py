@@ -1,4 +1,4 @@
-"""TRADES: trade accuracy against how much an attacker can change the answer."""
+"""TRADES: trade clean accuracy for answers that an attacker can change less."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,21 @@ from arena.training.trainer import Step
 class TRADES(InformedTraining):
     """Zhang et al. 2019 (1901.08573), equation 5: cross-entropy + beta * max KL(p(x) || p(x')).
 
-    Clean accuracy is the first term's business, and needs labels; the second, which needs none,
-    pushes the decision boundary away from the data. The maximum over x' is looked for as in the
-    paper's Algorithm 1 and its code: from a little noise (at x itself the divergence has no slope),
-    by projected steps, the module in evaluation mode.
+    The first term gives clean accuracy and needs labels. The second term pushes the decision
+    boundary away from the data and needs no labels. The maximum over x' is searched as in the
+    paper's Algorithm 1 and its code: it starts from a little noise, since the divergence has no
+    slope at x itself, and takes projected steps, with the module in evaluation mode. Gradients
+    reach the parameters through both answers, as in the paper's code.
 
-    Differs from the paper in that space and steps are those of the attacker's declared geometry;
-    its cost plays no part. Gradients reach the parameters through both answers, as in the paper's
-    code.
+    Deviation from the paper: the space and the steps are those of the attacker's declared geometry;
+    its cost plays no part.
 
     Attributes:
-        beta: Weight of the divergence (1 / lambda in the paper): the more, the more robust.
-        steps: Inner gradients.
+        beta: Weight of the divergence (1 / lambda in the paper); a larger weight gives a more
+            robust model.
+        steps: Number of inner gradients.
         step: Inner step size, as a share of the space's eps.
-        noise: Standard deviation of the noise that the ascent starts with, in units of the input.
+        noise: Standard deviation of the initial noise of the ascent, in the units of the input.
     """
 
     beta: NonNegative = 6.0
@@ -38,7 +39,7 @@ class TRADES(InformedTraining):
     noise: Positive = 0.001
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """Cross-entropy of the batch, and the divergence to the worst answers near it."""
+        """Cross-entropy of the batch, plus the weighted divergence to the worst answers near it."""
         batch = step.batch
         moved = self.moved(module, step)
         logits = module(batch.x)
@@ -46,7 +47,7 @@ class TRADES(InformedTraining):
         return cross_entropy(logits, batch.y) + self.beta * spread
 
     def moved(self, module: nn.Module, step: Step) -> Tensor:
-        """The inputs [B, ...] whose answers diverge most from those to the batch."""
+        """Legal inputs [B, ...] whose answers diverge most from those to the batch."""
         x, space = step.batch.x, self.perturbations(step)
         keys = chance.keys(step.seed, len(x), x.device)
         start = space.project(x, x + self.noise * chance.normal(keys, x.shape[1:]))

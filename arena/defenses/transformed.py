@@ -1,4 +1,4 @@
-"""A transformation of the input in front of a model that was trained without it."""
+"""A transformation of the input, put before a model that was trained without it."""
 
 from dataclasses import dataclass
 
@@ -16,13 +16,13 @@ from arena.transformations.transformation import Transformation
 class Transformed(Wrapper):
     """Guo et al. 2018 (1711.00117), section 4: transforms the input of a trained model.
 
-    At test time only: the model has learned from inputs as they are. To train behind the
-    transformation as well, as that paper does in its section 5.3, use the learner `Preprocessing`.
-    The whole declares its two halves (`Preprocessed`), so an attack may treat them differently
-    (BPDA). The coins of a random transformation and of a model that flips its own are independent.
+    The transformation acts only at test time: the model was trained on inputs as they are. To train
+    behind the transformation as well, as in section 5.3 of the paper, use the learner
+    `Preprocessing`. The composition declares its two halves (`Preprocessed`), so an attack may
+    treat them differently (BPDA). A random transformation and a random model draw independently.
 
     Attributes:
-        preprocess: What is done to every input; it must keep the input's shape.
+        preprocess: Transformation of every input; it must keep the input's shape.
     """
 
     preprocess: Transformation
@@ -42,7 +42,7 @@ class Transformed(Wrapper):
 
 
 def check_shape(transformation: Transformation, data: Labelled, defense: str) -> None:
-    """Raises ValueError if a transformation cannot stand before a model of untouched inputs."""
+    """Raises ValueError if a transformation changes the shape that the model was trained on."""
     seen = transformation(data.x[:1], chance.keys(0, 1, data.x.device))
     if seen.shape[1:] != data.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Virtual adversarial training: answers that change little where they would change most."""
+"""Virtual adversarial training: penalise the largest change of the answers near each input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,29 +24,32 @@ from arena.training.trainer import Step, Trainer
 class VirtualAdversarialTraining(Trainer):
     """Miyato et al. 2016 (1507.00677) and 2018 (1704.03976, equations 5-8, Algorithm 1).
 
-    Cross-entropy of labelled examples, plus a weight times the local distributional smoothness of
-    all: KL(p(x) || p(x + r)), with p(x) held fixed, for the r of size eps that raises it most. The
-    divergence has no slope at r = 0, so r is the dominant direction of its Hessian, found by power
-    iteration: from a random d, d becomes the steepest direction of the gradient at xi d. No label
-    enters, hence semi-supervised learning [F33]: the labels of all but a share of the data, drawn
-    by the seed, go unused. Then each step has as many labelled examples as inputs, drawn with
-    replacement.
+    The loss is the cross-entropy of labelled examples, plus a weighted penalty on all examples:
+    KL(p(x) || p(x + r)), with p(x) held fixed, for the r of size eps that raises it most (local
+    distributional smoothness). The divergence has no slope at r = 0. So r is the dominant direction
+    of its Hessian, found by power iteration: starting from a random d, d becomes the steepest
+    direction of the gradient at xi d.
 
-    Size and steepest direction are the paper's, in L2 without a box, or those of the attacker's
-    declared space (x + r is then legal). The search for r sees the module in evaluation mode (the
-    paper: in training mode). A module that flips coins flips the same ones for x and for x + r.
+    The penalty needs no labels, which allows semi-supervised learning [F33]: with `labelled` below
+    1, the seed draws the examples whose labels are used, and each step draws as many labelled
+    examples as it has inputs, with replacement.
+
+    Size and steepest direction are those of the paper (L2 without a box) or those of the attacker's
+    declared space, in which case x + r is legal. Deviation: the search for r has the module in
+    evaluation mode (paper: in training mode). A random module gets the same random key for x and
+    for x + r.
 
     Attributes:
-        eps: Size of r in L2; null: r is from the attacker's declared space.
-        xi: Size of the r at which gradients are taken, in the same geometry. Not smaller than it
-            need be: the answers at x and at x + xi d differ by a rounding error too.
-        iterations: Of the power method, a gradient each.
-        weight: Of the smoothness (the paper's alpha).
+        eps: Size of r in L2; None: r is from the attacker's declared space.
+        xi: Size of the r at which gradients are taken, in the same geometry. If it is too small,
+            rounding dominates the difference between the answers at x and at x + xi d.
+        iterations: Iterations of the power method; each takes one gradient.
+        weight: Weight of the penalty (alpha in the paper).
         entropy: Weight of the mean entropy of the answers (1704.03976, section 4.2).
         labelled: Share of the data whose labels are used.
 
     Raises:
-        ValueError: If no label is used.
+        ValueError: If `labelled` is 0.
     """
 
     eps: Positive | None = 2.0
@@ -63,11 +66,11 @@ class VirtualAdversarialTraining(Trainer):
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
-        """The attacker's declared space, if r is from there."""
+        """The attacker's declarations, if r is from its declared space."""
         return {"attacker": View} if self.eps is None else {}
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the attacker's space is needed and may not be known."""
+        """Raises ValueError if the attacker's space is needed and knowledge does not grant it."""
         if self.eps is None and not player.knowledge.task:
             raise ValueError(
                 "eps=null takes r from the attacker's declared space, which knowledge.task=false "
@@ -75,7 +78,7 @@ class VirtualAdversarialTraining(Trainer):
             )
 
     def task(self, turn: Turn) -> Task | None:
-        """The attacker's declared space, if r is from there."""
+        """The attacker's declarations, if r is from its declared space."""
         return task_of(turn) if self.eps is None else None
 
     def prepared(
@@ -89,7 +92,7 @@ class VirtualAdversarialTraining(Trainer):
         return data[torch.randperm(len(data), generator=shuffle)[:used].to(data.x.device)]
 
     def loss(self, module: nn.Module, step: Step) -> Tensor:
-        """Cross-entropy of labelled examples, smoothness and entropy of the batch."""
+        """Cross-entropy of labelled examples, plus penalty and entropy of the batch."""
         x, known = step.batch.x, step.batch
         key = chance.keys(step.seed, len(x), x.device)
         if step.prepared is not None:

@@ -1,4 +1,4 @@
-"""Weight decay: train with a penalty on the size of the weights."""
+"""Weight decay: a penalty on the size of the weights."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,13 +15,14 @@ from arena.training.trainer import Step, Trainer
 class WeightDecay(Trainer):
     """L1 or squared L2 decay, among the keynote's defenses that fail [F21].
 
-    Szegedy et al. 2014 (1312.6199, Table 1) tried the square on the weights of every layer, and
-    Goodfellow et al. 2015 (1412.6572, section 5) compared L1 with adversarial training. It is a
-    term of the loss, as there; Adam rescales its gradient with the loss's own.
+    Szegedy et al. 2014 (1312.6199, Table 1) tried squared L2 decay on the weights of every layer,
+    and Goodfellow et al. 2015 (1412.6572, section 5) compared L1 decay with adversarial training.
+    As there, the penalty is a term of the loss. Adam rescales its gradient together with that of
+    the error.
 
     Attributes:
         amount: Weight of the penalty; 0 is `ERM`.
-        norm: Sum of the weights' absolute values, or of their squares (without a factor 1/2).
+        norm: Sum of the absolute weights, or of their squares (without a factor 1/2).
     """
 
     amount: NonNegative = 1e-3
@@ -30,7 +31,7 @@ class WeightDecay(Trainer):
     def loss(self, module: nn.Module, step: Step) -> Tensor:
         """Cross-entropy of the batch plus the penalty on all weights.
 
-        Biases, and the scales of normalisations, are vectors and are left alone.
+        Biases and the scales of normalisations, which are vectors, are not penalised.
         """
         weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
         sizes = [w.abs().sum() if self.norm == "l1" else w.square().sum() for w in weights]

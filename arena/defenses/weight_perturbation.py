@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: be robust where the weights are a little worse, too."""
+"""Adversarial weight perturbation: be robust also at slightly worse weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,15 @@ from arena.training.trainer import Step
 class AdversarialWeightPerturbation(AdversarialTraining):
     """Wu, Xia & Wang 2020 (2004.05884), Algorithm 1 with one perturbation step: AT-AWP.
 
-    Every weight w_l moves by gamma * ||w_l|| along the ascent of the adversarial loss; the gradient
-    is taken there, on the same attacked inputs, and the step made from where the weights were. This
-    looks for flat places of the loss over the weights, against robust overfitting. It costs one
-    forward and backward pass more than adversarial training.
+    Every weight w_l moves by gamma * ||w_l|| along the gradient of the adversarial loss. The
+    training gradient is taken at the moved weights, on the same attacked inputs, and its step
+    starts from the original weights. This finds flat regions of the loss over the weights, which
+    reduces robust overfitting. It costs one forward and backward pass more than adversarial
+    training.
 
-    Only parameters of more than one dimension move, as in the paper's code: neither biases nor the
-    scales of normalisations. Differs from it in that the perturbation's own pass goes through the
-    module itself, not a copy: a normalisation's running statistics see both passes.
+    As in the paper's code, only parameters of more than one dimension move: no biases, no scales of
+    normalisations. Deviation from that code: the extra pass goes through the module itself, not a
+    copy, so the running statistics of a normalisation see both passes.
 
     Attributes:
         gamma: Size of the perturbation, as a share of each weight's Euclidean length.
@@ -32,7 +33,7 @@ class AdversarialWeightPerturbation(AdversarialTraining):
     gamma: NonNegative = 0.005
 
     def update(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """One step by the gradient at the perturbed weights."""
+        """One optimizer step by the gradient at the perturbed weights."""
         moved = self.moved(module, step)
         weights = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
         ascent = torch.autograd.grad(self.against(module, step.batch, moved), weights)
@@ -46,7 +47,7 @@ class AdversarialWeightPerturbation(AdversarialTraining):
 
 @contextmanager
 def shifted(weights: list[nn.Parameter], along: tuple[Tensor, ...], gamma: float) -> Iterator[None]:
-    """The weights, each moved by gamma of its length along a direction; then as they were."""
+    """Moves each weight by gamma times its length along a direction; restores it at the end."""
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, direction in zip(weights, along, strict=True):

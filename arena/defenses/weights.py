@@ -21,5 +21,5 @@ def cumulative(weights: Sequence[float]) -> Tensor:
 
 
 def drawn(edges: Tensor, key: Tensor) -> Tensor:
-    """The number of the member that is drawn for each key [B], int64 [B]."""
+    """The number, int64 [B], of the member drawn for each key [B], by cumulative weights."""
     return torch.searchsorted(edges, chance.uniform(key).double(), right=True)

@@ -1,4 +1,4 @@
-"""Defenses that are put around what another strategy commits to."""
+"""Defenses that are put around the model of another strategy."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ _WITHIN = "model."
 
 @dataclass(frozen=True)
 class Around(Strategy):
-    """What stands around another strategy, and to whoever looks is what it is around.
+    """A strategy around another one, whose needs, exposure and facts are those of the inner one.
 
     Attributes:
-        of: That strategy.
+        of: The inner strategy.
     """
 
     of: Strategy
@@ -38,17 +38,17 @@ class Around(Strategy):
         return self.of.exposes
 
     def facts(self) -> dict[str, Any]:
-        """The inner strategy's: what there is to train."""
+        """The facts of the inner strategy: what can be trained."""
         return self.of.facts()
 
 
 @dataclass(frozen=True)
 class Outermost(Around):
-    """A strategy whose move lets out less than its module knows: around the module, all is out."""
+    """A strategy whose move shows less than its module; a wrapper of the module would undo that."""
 
 
 def check_within(of: Strategy, around: Strategy, player: Player) -> None:
-    """Raises ValueError unless `of` fits the player and commits to a module, and no more."""
+    """Raises ValueError unless `of` fits the player and its move is just a module."""
     name = type(around).__name__
     if isinstance(of, Outermost):
         raise ValueError(
@@ -68,31 +68,31 @@ class Wrapper(Around):
     """Commits to another strategy's model with something around it. Wrappers nest.
 
     Attributes:
-        of: The strategy whose model it is; any that commits to a module.
+        of: The inner strategy; it must commit to a module.
     """
 
     @property
     def reserve(self) -> float:
-        """The share of the training data that the inner strategy must not see: `tune` gets it."""
+        """Share of the training data that the inner strategy does not see; `tune` gets it."""
         return 0.0
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the inner strategy does not commit to a module, or does not fit."""
+        """Raises ValueError if the inner strategy commits to no module, or does not fit."""
         check_within(self.of, self, player)
 
     @abstractmethod
     def around(self, model: nn.Module, data: Labelled) -> nn.Module:
-        """The whole: a module whose part `model` is the given one. What is tuned is in buffers.
+        """The wrapped module: its attribute `model` is the given one; tuned values are buffers.
 
-        `data` are there for their shape, classes and box.
+        Of `data`, only the shape, classes and box matter.
         """
 
     def tune(self, module: nn.Module, data: Labelled, turn: Turn) -> None:
-        """Sets the buffers of the whole by `data`, which the inner model was not trained on."""
+        """Sets the buffers of the wrapped module on `data`, which the inner model has not seen."""
         return None
 
     def commit(self, module: nn.Module, data: Labelled) -> Classifier:
-        """The move that commits to the whole."""
+        """The move that commits to the wrapped module."""
         return committed(module, data.classes)
 
     def respond(self, turn: Turn) -> Classifier:
@@ -106,7 +106,7 @@ class Wrapper(Around):
         return self.commit(module, turn.data)
 
     def _shares(self, turn: Turn) -> tuple[Turn, Labelled | None]:
-        """The turn of the inner strategy, and what is kept from it."""
+        """The inner strategy's turn, and the data that are reserved; None if none are."""
         if self.reserve == 0.0:
             return turn, None
         n = len(turn.data)
@@ -116,7 +116,7 @@ class Wrapper(Around):
         return replace(turn, data=turn.data[order[cut:]]), turn.data[order[:cut]]
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Classifier:
-        """The whole with these parameters and buffers."""
+        """The wrapped model with these parameters and buffers."""
         within = {k.removeprefix(_WITHIN): v for k, v in state.items() if k.startswith(_WITHIN)}
         model: Classifier = self.of.restore(within, data)
         module = self.around(model.module, data).to(data.x.device).eval()
