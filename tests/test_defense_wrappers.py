@@ -215,7 +215,7 @@ def test_nothing_is_put_around_rounded_scores():
 )
 def test_whoever_refuses_must_be_allowed_to(strategy):
     for whole in (strategy, Mixture((PLAIN, Transformed(strategy, BitDepth())), (0.5, 0.5))):
-        with pytest.raises(Unplayable, match="actions=Confidence does not allow it; use defender/a"):
+        with pytest.raises(Unplayable, match="actions=Confidence does not allow it; use def"):
             evasion(defender_=defender(whole, actions=Confidence()))
 
 

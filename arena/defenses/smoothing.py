@@ -209,7 +209,7 @@ def least(successes: Tensor, n: int, alpha: float) -> Tensor:
 
 
 def at_least(k: int, n: int, alpha: float) -> float:
-    """The chance at which fewer than `k` of `n` tries succeed with probability alpha; 1 if k > n."""
+    """The chance at which fewer than `k` of `n` tries succeed with probability alpha; 1: k > n."""
     return float(stats.beta.ppf(1 - alpha, k, n - k + 1)) if k <= n else 1.0
 
 
