@@ -1,1 +1,1 @@
-"""What players may do: a space a file."""
+"""What players may do: one action space per file."""

@@ -1,1 +1,1 @@
-"""Defenders' strategies, one a file."""
+"""Defender strategies, one per file."""
