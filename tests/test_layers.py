@@ -83,3 +83,18 @@ def test_solvers_know_arrays_only():
     outside = {name for name in found if not name.startswith("arena.solvers.")}
     known = sys.stdlib_module_names | {"numpy", "scipy", "networkx"}
     assert {name.split(".")[0] for name in outside} <= known
+
+
+def test_protocols_that_isinstance_asks_declare_methods_alone():
+    """From Python 3.12 on it looks statically, and finds no child and no buffer of a module."""
+    found = []
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any(
+                "runtime_checkable" in ast.unparse(mark) for mark in node.decorator_list
+            ):
+                found.append(node.name)
+                assert not any(isinstance(line, ast.AnnAssign) for line in node.body), node.name
+                methods = [line for line in node.body if isinstance(line, ast.FunctionDef)]
+                assert not any(method.decorator_list for method in methods), node.name
+    assert "Random" in found

@@ -1,5 +1,6 @@
 """The attack on feature squeezing that chooses what rounding leaves before anything else."""
 
+import inspect
 import itertools
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L2, Linf
-from arena.attacks.levels_first import LevelsFirst, _Search
+from arena.attacks.levels_first import LevelsFirst, _Search, squeezes
 from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
@@ -49,6 +50,17 @@ def turn_against(model, data, attack=None, ledger=None, batch_size=64):
 
 
 DATA = Labelled(torch.tensor([[0.45, 0.4, 0.9]]), torch.zeros(1, dtype=torch.int64), 2)
+
+
+@pytest.mark.parametrize("name", ["model", "threshold"])
+def test_a_detector_is_known_by_its_children_and_buffers(name):
+    """A static look, which is all that isinstance() takes from Python 3.12 on, finds neither."""
+    module = Squeezing(Sum(), (BIT,), 2)
+    with pytest.raises(AttributeError):
+        inspect.getattr_static(module, name)
+    assert squeezes(module)
+    delattr(module, name)
+    assert not squeezes(module)
 
 
 def test_both_values_are_moved_over_one_half_and_the_rest_matches():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from arena.attacks.engines.looks import Compares, Looks, mean
+from arena.attacks.engines.looks import Looks, compares, mean
 from arena.attacks.engines.wrapped import Wrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
@@ -26,6 +26,6 @@ class Joint(Wrapper):
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
         """The view of the looks."""
         for part in view.module.modules():
-            if isinstance(part, Compares):
+            if compares(part):
                 return view.over(committed(Looks(part, mean), turn.data.classes))
         return view

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from arena import chance
 from arena.actions.lp import Linf
 from arena.attacks.engines import losses
 from arena.attacks.engines.descent import Best, require_perturbations
-from arena.attacks.engines.looks import Compares, Looks, side_by_side
+from arena.attacks.engines.looks import Compares, Looks, compares, side_by_side
 from arena.classification import decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count, Positive
@@ -26,13 +26,17 @@ _INSIDE = 1e-3
 _WRONG = 0.05  # the margin, of log-probabilities, by which the answer is to be a mistake
 
 
-@runtime_checkable
 class Squeezes(Compares, Protocol):
     """One that compares the answers of `model` to an input, and to what each squeezer leaves."""
 
     model: nn.Module
     squeezers: tuple[Transformation, ...]
     threshold: Tensor
+
+
+def squeezes(part: nn.Module) -> TypeGuard[Squeezes]:
+    """Whether a module is a `Squeezes`: see `compares` for why this is no `isinstance`."""
+    return compares(part) and all(hasattr(part, name) for name in Squeezes.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class _Search:
 
     def __init__(self, how: LevelsFirst, turn: Turn) -> None:
         view = turn.see("defender", WhiteBox)
-        parts = [part for part in view.module.modules() if isinstance(part, Squeezes)]
+        parts = [part for part in view.module.modules() if squeezes(part)]
         rounds = [
             (squeezer.bits, part, number)
             for part in parts

@@ -1,19 +1,27 @@
 """What a detector compares: a model's answers to several looks at an input."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from torch import Tensor, nn
 
 from arena import chance
 
 
-@runtime_checkable
 class Compares(Protocol):
     """A module that refuses where several looks at an input are not answered alike."""
 
     def compared(self, x: Tensor, key: Tensor) -> Tensor:
         """Log-probabilities [V, B, K] of V looks at `x` [B, ...], by the coins `key` [B]."""
+
+
+def compares(part: nn.Module) -> TypeGuard[Compares]:
+    """Whether a module compares looks at its input.
+
+    Attributes are read as any caller reads them. `isinstance` with a runtime protocol reads them
+    statically from Python 3.12 on, and so finds neither the children nor the buffers of a module.
+    """
+    return callable(getattr(part, "compared", None))
 
 
 class Looks(nn.Module):
