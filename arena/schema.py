@@ -109,6 +109,11 @@ def _classes(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}, imported
 
 
+def _origin(base: ast.expr) -> str:
+    """The class that a base names, without its type arguments."""
+    return ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+
+
 @cache
 def declared(target: str) -> dict[str, Field] | None:
     """The fields of the dataclass named `target`; None if it is none, or its source does not say.
@@ -128,8 +133,7 @@ def declared(target: str) -> dict[str, Field] | None:
     if not any("dataclass" in ast.unparse(mark) for mark in node.decorator_list):
         return None
     found: dict[str, Field] = {}
-    for base in node.bases:
-        origin = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+    for origin in map(_origin, node.bases):
         parent = f"{module}.{origin}" if origin in classes else imported.get(origin)
         if parent is None:
             return None
@@ -157,7 +161,7 @@ def constant(target: str, name: str) -> ast.expr | None:
             return line.value
         if isinstance(line, ast.FunctionDef) and line.name == name:
             return None
-    for base in map(ast.unparse, classes[cls].bases):
+    for base in map(_origin, classes[cls].bases):
         parent = f"{module}.{base}" if base in classes else imported.get(base)
         if parent and (found := constant(parent, name)) is not None:
             return found

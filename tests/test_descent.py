@@ -12,7 +12,8 @@ from arena.actions.lp import L2, Linf
 from arena.attacks.apgd import APGD
 from arena.attacks.apgd_l1 import APGDL1
 from arena.attacks.engines import descent
-from arena.attacks.engines.descent import Descent, Search, Walks
+from arena.attacks.engines.descent import Descent, Search
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.attacks.fab import FAB
 from arena.attacks.momentum import Momentum
 from arena.attacks.pgd import PGD
@@ -110,10 +111,10 @@ def test_restarts_run_in_waves_of_one_two_four():
 
     @dataclass(frozen=True)
     class Watching(PGD):
-        def begin(self, search: Search, walks: Walks) -> None:
+        def begin(self, search: Search, walks: Walks):
             if (now := sorted(set(walks.variant.tolist()))) not in sizes:
                 sizes.append(now)
-            super().begin(search, walks)
+            return super().begin(search, walks)
 
     play(Watching(2, 0.3, restarts=6), Linf(1e-6, BOX), NET, four(), closing=True)
     assert sizes == [[0], [1, 2], [3, 4, 5]]
@@ -129,7 +130,7 @@ def test_of_walks_side_by_side_the_better_counts():
         def variants(self, search: Search) -> int:
             return 3
 
-        def begin(self, search: Search, walks: Walks) -> None:
+        def begin(self, search: Search, walks: Walks):
             walks.x = walks.given + torch.tensor([0.1, 0.3, 0.2])[walks.variant][:, None]
 
         def advance(self, search, walks, loss, gradient):
@@ -229,6 +230,32 @@ def test_looking_less_often_at_who_is_done_changes_no_result(strategy, monkeypat
         assert torch.equal(moved, found[0])
 
 
+def test_what_a_method_carries_stays_with_its_walks():
+    """Fields that are states themselves, or None, are cut and put together as tensors are."""
+
+    @dataclass
+    class Inner(PerWalk):
+        square: torch.Tensor
+
+    @dataclass
+    class Outer(PerWalk):
+        number: torch.Tensor
+        inner: Inner
+        target: torch.Tensor | None = None
+
+    def numbered(*numbers):
+        number = torch.tensor(numbers)
+        return Outer(number, Inner(number**2), number + 1 if numbers[0] < 9 else None)
+
+    some = numbered(1, 2, 3)[torch.tensor([True, False, True])].joined(numbered(4, 5))
+    assert some.number.tolist() == [1, 3, 4, 5]
+    assert some.inner.square.tolist() == [1, 9, 16, 25]
+    assert some.target.tolist() == [2, 4, 5, 6]
+    assert some[torch.tensor([2, 0])].inner.square.tolist() == [16, 1]
+    none = numbered(9, 10)[torch.tensor([1])]
+    assert none.target is None and none.joined(none).target is None
+
+
 def test_no_pass_is_wider_than_the_batch_size():
     widest = []
 
@@ -248,9 +275,10 @@ def test_each_example_aims_at_its_own_winning_answers():
 
     @dataclass(frozen=True)
     class Watching(APGD):
-        def begin(self, search: Search, walks: Walks) -> None:
-            super().begin(search, walks)
-            aims.extend(zip(walks.y.tolist(), walks.own["target"].tolist(), strict=True))
+        def begin(self, search: Search, walks: Walks):
+            own = super().begin(search, walks)
+            aims.extend(zip(walks.y.tolist(), walks.target.tolist(), strict=True))
+            return own
 
     play(Watching(2, objective="margin", targets=3), Linf(1e-6, BOX), NET, four(), cost)
     assert {target for y, target in aims if y == 0} == {1}

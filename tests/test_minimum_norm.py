@@ -9,7 +9,8 @@ from arena import Labelled
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.ddn import DDN
 from arena.attacks.deepfool import DeepFool
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
+from arena.attacks.engines.walks import Walks
 from arena.attacks.fmn import FMN
 from arena.attacks.sigma_zero import SigmaZero
 from arena.costs import Targeted
@@ -131,14 +132,14 @@ def test_sigma_zero_asks_for_less_at_a_mistake_and_for_more_elsewhere():
     data = Labelled(torch.full((2, 3), 0.5), torch.tensor([0, 0]), 2)
     turn, _ = turn_of(attack, L0(0), linear_model(3), data)
     rows, change = torch.arange(2), torch.tensor([0.45, -0.4, 0.0]).repeat(2, 1)
-    walks = Walks(rows, 0 * rows, turn.keys, 0 * rows, data.x, data.y, data.x + change, {})
+    walks = Walks(rows, 0 * rows, turn.keys, 0 * rows, data.x, data.y, data.x + change, None)
     search = Search(attack, turn)
-    attack.begin(search, walks)
+    walks.own = attack.begin(search, walks)
     gradient = torch.tensor([-1.0, 1.0, 0.0]).repeat(2, 1)
     moved = attack.advance(search, walks, torch.tensor([1.0, -1.0]), gradient) - data.x
     # Adam's first step is the sign: on towards the mistake, or, at one, back towards no change;
     # there what is left, 0.25 and 0.2, is below the new threshold.
-    torch.testing.assert_close(walks.own["cut"], torch.tensor([0.28, 0.32]))
+    torch.testing.assert_close(walks.own.cut, torch.tensor([0.28, 0.32]))
     torch.testing.assert_close(moved[0], torch.tensor([0.5, -0.5, 0.0]))
     torch.testing.assert_close(moved[1], torch.tensor([0.0, 0.0, 0.0]))
 

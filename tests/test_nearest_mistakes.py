@@ -8,12 +8,13 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L0, L1, L2, Linf
-from arena.attacks.carlini_wagner import CarliniWagner, place, variable
+from arena.attacks.carlini_wagner import CarliniWagner
 from arena.attacks.carlini_wagner_l0 import CarliniWagnerL0
 from arena.attacks.carlini_wagner_linf import CarliniWagnerLinf
 from arena.attacks.ead import EAD
-from arena.attacks.engines import tradeoff
-from arena.attacks.engines.descent import Walks
+from arena.attacks.engines.boxed import place, variable
+from arena.attacks.engines.tradeoff import Weights
+from arena.attacks.engines.walks import Walks
 from arena.attacks.jsma import JSMA, most_salient
 from arena.attacks.lbfgs import LBFGS, inverse_times
 from arena.costs import Targeted
@@ -277,20 +278,18 @@ def test_the_elastic_net_ranks_by_its_own_measure():
 def walks(n):
     x = torch.zeros(n, 2)
     whole = torch.arange(n)
-    return Walks(whole, whole, whole, torch.zeros_like(whole), x, whole, x, {})
+    return Walks(whole, whole, whole, torch.zeros_like(whole), x, whole, x, None)
 
 
 def test_weights_are_bracketed_on_a_scale_of_logarithms():
     some = walks(3)
-    tradeoff.open_search(some, 1.0)
+    weights, t = Weights.first(some, 1.0), some.t
     seen = []
     for won in ([1, 0, 1], [1, 0, 0], [0, 1, 1]):
-        some.own["won"] = torch.tensor(won, dtype=torch.bool)
-        assert not tradeoff.close_search(some, 2).any()
-        some.t = some.t + 1
-        assert tradeoff.close_search(some, 2).all() and not some.own["won"].any()
-        some.t = some.t + 1
-        seen.append(some.own["c"])
+        weights.won = torch.tensor(won, dtype=torch.bool)
+        assert not weights.next(t, 2).any()
+        assert weights.next(t + 1, 2).all() and not weights.won.any()
+        seen.append(weights.c)
     expected = [[1 / 4, 10, 1 / 4], [1 / 16, 100, 1 / 2], [1 / 8, 1000**0.5, 8**-0.5]]
     torch.testing.assert_close(torch.stack(seen), torch.tensor(expected))
 

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L1
-from arena.attacks.apgd import APGD
-from arena.attacks.engines.descent import Search, Walks, require_perturbations
+from arena.attacks.engines.auto_pgd import AutoPGD, Best
+from arena.attacks.engines.descent import Search, require_perturbations
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 
 _BALLS = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # shares of the steps, in balls of so many eps
@@ -17,8 +18,27 @@ _SHORTEST = 10  # the shortest step is the radius over this
 _EVERY = 0.012  # share of the steps between two looks at the sparsity: 4 % of the first ball's
 
 
+@dataclass
+class _Sparse(PerWalk):
+    """How long and how sparse each walk's next step is; all but `best` are [L].
+
+    Attributes:
+        best: The best place so far in the present ball.
+        length: The next step's, in units of the ball's radius.
+        moving: How many coordinates it moves (k), before rounding.
+        differed: Coordinates in which the best place differed from the input at the last look.
+        looked: Steps since that look.
+    """
+
+    best: Best
+    length: Tensor
+    moving: Tensor
+    differed: Tensor
+    looked: Tensor
+
+
 @dataclass(frozen=True)
-class APGDL1(APGD):
+class APGDL1(AutoPGD[_Sparse]):
     """Croce & Hein 2021 (2103.01208), Algorithm 1 with adaptive sparsity, in the multi-eps scheme.
 
     A step moves the k coordinates of largest gradient by equal amounts, eta in all, and projects
@@ -36,73 +56,75 @@ class APGDL1(APGD):
         if not isinstance(space, L1):
             raise ValueError(f"APGDL1 steps in L1 balls, not {space}; use actions=l1")
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Sparse:
         """At normal noise, projected onto the largest ball, which leaves few coordinates of it."""
         noise = chance.normal(walks.key, walks.given.shape[1:])
         walks.x = self._ball(search, _BALLS[0][1]).project(walks.given, walks.given + noise)
         search.aim(walks, self.targets)
-        self.track(walks)
-        none = torch.zeros_like(walks.own["least"])
-        walks.own |= {
-            "length": none,  # of the next step, in units of the ball's radius
-            "moving": none,  # k
-            "differed": none,  # coordinates of the best place, at the last look
-            "looked": torch.zeros_like(walks.t),  # steps since then
-        }
-        self._enter(walks, torch.ones_like(walks.t, dtype=torch.bool), walks.x)
+        differs = self._differs(walks.x, walks.given)
+        return _Sparse(
+            Best.unknown(walks),
+            length=torch.ones_like(differs),
+            moving=differs / _SHRINK,
+            differed=differs,
+            looked=torch.zeros_like(walks.t),
+        )
 
     def rank(
-        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+        self, search: Search, walks: Walks[_Sparse], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As every descent, but that places in larger balls count for nothing."""
         inside = self._radii(walks.t) == 1.0
         return torch.where(inside, cost, torch.inf), torch.where(inside, loss, torch.inf)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Sparse], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A sparse step from where the walk is, or from its best place; or into the next ball."""
         own = walks.own
-        self.remember(walks, loss, gradient)
+        own.best.remember(walks.x, loss, gradient)
         x, gradient = self._looked(walks, gradient)
         radius, now = self._radii(walks.t + 1), self._radii(walks.t)
         rows = gradient.flatten(1)
         place = rows.abs().argsort(dim=1, descending=True).argsort(dim=1)
-        signs = rows.sign() * (place < own["moving"].floor().clamp(min=1)[:, None])
+        signs = rows.sign() * (place < own.moving.floor().clamp(min=1)[:, None])
         count = signs.abs().sum(1).clamp(min=1)
-        step = signs * (search.space.eps * radius * own["length"] / count)[:, None]
+        step = signs * (search.space.eps * radius * own.length / count)[:, None]
         enters = radius != now
-        x = torch.where(walks.wide(enters), own["best"], x - step.reshape(x.shape))
+        x = torch.where(walks.wide(enters), own.best.place, x - step.reshape(x.shape))
         x = self._projected(search, walks, x, radius)
         self._enter(walks, enters, x)
         return x
 
-    def _looked(self, walks: Walks, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def _looked(self, walks: Walks[_Sparse], gradient: Tensor) -> tuple[Tensor, Tensor]:
         """At a look: another sparsity, and longer or shorter steps."""
         own = walks.own
-        own["looked"] = own["looked"] + 1
-        at = own["looked"] > max(round(_EVERY * self.steps), 1)
+        own.looked = own.looked + 1
+        at = own.looked > max(round(_EVERY * self.steps), 1)
         if at.device.type == "cpu" and not bool(at.any()):
             return walks.x, gradient
-        differs = (own["best"] != walks.given).flatten(1).sum(1).to(walks.x.dtype)
-        sparser = differs < 0.95 * own["differed"]
-        length = torch.where(sparser, 1.0, (own["length"] / _SHRINK).clamp(min=1 / _SHORTEST))
-        own["length"] = torch.where(at, length, own["length"])
-        own["moving"] = torch.where(at, differs / _SHRINK, own["moving"])
-        own["differed"] = torch.where(at, differs, own["differed"])
-        own["looked"] = own["looked"].masked_fill(at, 1)
-        return self.back(walks, at & sparser, gradient)
+        differs = self._differs(own.best.place, walks.given)
+        sparser = differs < 0.95 * own.differed
+        length = torch.where(sparser, 1.0, (own.length / _SHRINK).clamp(min=1 / _SHORTEST))
+        own.length = torch.where(at, length, own.length)
+        own.moving = torch.where(at, differs / _SHRINK, own.moving)
+        own.differed = torch.where(at, differs, own.differed)
+        own.looked = own.looked.masked_fill(at, 1)
+        return own.best.back(at & sparser, walks.x, gradient)
 
-    def _enter(self, walks: Walks, enters: Tensor, x: Tensor) -> None:
+    def _enter(self, walks: Walks[_Sparse], enters: Tensor, x: Tensor) -> None:
         """Begins anew, at `x`, for walks that enter a ball: sparse as `x` is, in longest steps."""
-        own = walks.own
-        differs = (x != walks.given).flatten(1).sum(1).to(x.dtype)
-        for name, value in (
-            ("length", torch.ones_like(differs)),
-            ("moving", differs / _SHRINK),
-            ("differed", differs),
-            ("least", torch.full_like(differs, torch.inf)),
-            ("looked", torch.zeros_like(walks.t)),
-        ):
-            own[name] = torch.where(enters, value, own[name])
+        own, differs = walks.own, self._differs(x, walks.given)
+        own.length = own.length.masked_fill(enters, 1.0)
+        own.moving = torch.where(enters, differs / _SHRINK, own.moving)
+        own.differed = torch.where(enters, differs, own.differed)
+        own.looked = own.looked.masked_fill(enters, 0)
+        own.best.loss = own.best.loss.masked_fill(enters, torch.inf)
+
+    @staticmethod
+    def _differs(x: Tensor, given: Tensor) -> Tensor:
+        """In how many coordinates each of `x` [L, ...] differs from the given input, [L]."""
+        return (x != given).flatten(1).sum(1).to(x.dtype)
 
     def _radii(self, t: Tensor) -> Tensor:
         """The radius [L] of the ball that a walk is in at step `t` [L], in units of eps."""
@@ -117,7 +139,9 @@ class APGDL1(APGD):
         assert isinstance(space, L1)
         return replace(space, eps=radius * space.eps)
 
-    def _projected(self, search: Search, walks: Walks, x: Tensor, radius: Tensor) -> Tensor:
+    def _projected(
+        self, search: Search, walks: Walks[_Sparse], x: Tensor, radius: Tensor
+    ) -> Tensor:
         """`x` [L, ...] in balls of a radius [L] each."""
         projected = x
         for _, size in _BALLS:

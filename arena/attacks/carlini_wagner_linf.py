@@ -6,17 +6,37 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import Linf
-from arena.attacks.carlini_wagner import descended, open_descent
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.boxed import Boxed
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, Positive
 
 _FACTOR = 0.9  # what a success lowers the bound to, as a share of the mistake's size
 
 
+@dataclass
+class _Bound(PerWalk):
+    """The descent, and what bounds it; all but `descent` are [L].
+
+    Attributes:
+        descent: Over the inputs.
+        c: What the margin weighs.
+        least: The size of the nearest mistake; infinite before the first.
+        factor: What a success lowers the bound to, as a share of that size.
+        idle: Steps without a nearer mistake.
+    """
+
+    descent: Boxed
+    c: Tensor
+    least: Tensor
+    factor: Tensor
+    idle: Tensor
+
+
 @dataclass(frozen=True)
-class CarliniWagnerLinf(MinimumNorm):
+class CarliniWagnerLinf(MinimumNorm[_Bound]):
     """Carlini & Wagner 2017 (1608.04644), section VI.C: their L-inf attack; for L-inf spaces.
 
     Minimises sum max(|x - x0| - tau, 0) + c * max(margin, 0) with Adam over w as `CarliniWagner`.
@@ -48,34 +68,37 @@ class CarliniWagnerLinf(MinimumNorm):
                 f"CarliniWagnerLinf measures in L-inf, not in {player.actions}; use actions=linf"
             )
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Bound:
         """At the input, with a bound that holds nothing back."""
-        open_descent(search, walks)
-        none = torch.zeros_like(walks.t, dtype=walks.x.dtype)
-        walks.own |= {
-            "c": none + self.weight,
-            "least": none + torch.inf,
-            "factor": none + _FACTOR,
-            "idle": torch.zeros_like(walks.t),
-        }
+        none = walks.zeros()
+        return _Bound(
+            Boxed.at(walks.x, search.space.box),
+            c=none + self.weight,
+            least=none + torch.inf,
+            factor=none + _FACTOR,
+            idle=torch.zeros_like(walks.t),
+        )
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Bound], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step of Adam, under the bound that the last place allows."""
         own = walks.own
         change = walks.x - walks.given
         size = change.abs()
         farthest = size.flatten(1).amax(1)
-        nearer = (loss < 0) & (farthest < own["least"])
-        own["least"] = torch.where(nearer, farthest, own["least"])
-        own["idle"] = torch.where(nearer, 0, own["idle"] + 1)
-        tired = own["idle"] >= self.patience
-        own["idle"] = own["idle"].masked_fill(tired, 0)
-        lost = own["least"].isinf()
-        own["c"] = torch.where(tired & lost, 2 * own["c"], own["c"])
-        own["factor"] = torch.where(tired & ~lost, own["factor"].sqrt(), own["factor"])
+        nearer = (loss < 0) & (farthest < own.least)
+        own.least = torch.where(nearer, farthest, own.least)
+        own.idle = torch.where(nearer, 0, own.idle + 1)
+        tired = own.idle >= self.patience
+        own.idle = own.idle.masked_fill(tired, 0)
+        lost = own.least.isinf()
+        own.c = torch.where(tired & lost, 2 * own.c, own.c)
+        own.factor = torch.where(tired & ~lost, own.factor.sqrt(), own.factor)
         low, high = search.space.box
-        share = (own["least"] / (high - low)).clamp(max=1)
-        tau = share * own["factor"] * (high - low)
+        share = (own.least / (high - low)).clamp(max=1)
+        tau = share * own.factor * (high - low)
         slope = change.sign() * (size > walks.wide(tau))
-        slope += gradient * walks.wide(own["c"] * (loss > 0))
-        return descended(search, walks, slope, self.lr * share * (1 - own["factor"]))
+        slope += gradient * walks.wide(own.c * (loss > 0))
+        lr = self.lr * share * (1 - own.factor)
+        return own.descent.step(walks.x, slope, lr, search.space.box)

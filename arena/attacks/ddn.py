@@ -6,14 +6,23 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L2
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, Positive, Share
 
 
+@dataclass
+class _Sphere(PerWalk):
+    """The norm of each walk's displacement, and the margin where it stands; both [L]."""
+
+    radius: Tensor
+    margin: Tensor
+
+
 @dataclass(frozen=True)
-class DDN(MinimumNorm):
+class DDN(MinimumNorm[_Sphere]):
     """Rony et al. 2019 (1811.09600), Algorithm 1: decoupled direction and norm, in L2.
 
     The direction takes a step of length `step` down the gradient of the cost's surrogate (for the
@@ -49,25 +58,26 @@ class DDN(MinimumNorm):
                 f"actions={type(player.actions).__name__}; use actions=l2, or strategy=fmn"
             )
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Sphere:
         """At the input, all with the same norm."""
-        walks.own["radius"] = torch.full_like(walks.x.flatten(1)[:, 0], self.radius)
-        walks.own["margin"] = torch.zeros_like(walks.own["radius"])
+        return _Sphere(walks.zeros() + self.radius, walks.zeros())
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: Search, walks: Walks[_Sphere], logits: Tensor) -> Tensor:
         """The surrogate of the cost; the margin says whether it is a mistake already."""
-        walks.own["margin"] = self.margin(search, walks, logits.detach())
+        walks.own.margin = self.margin(search, walks, logits.detach())
         return search.cost.surrogate(logits, walks.y, search.classes)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Sphere], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step of the direction, then onto the sphere, then into the box."""
         low, high = search.space.box
         gradient = self.free(search, walks, gradient)
         step = walks.wide(self.annealed(walks, self.step, self.step / 100))
         moved = walks.x - walks.given - step * search.space.steepest(gradient)
-        wrong = walks.own["margin"] < 0
+        wrong = walks.own.margin < 0
         gamma = self.annealed(walks, self.gamma, self.last_gamma)
-        walks.own["radius"] = walks.own["radius"] * (1 + torch.where(wrong, -gamma, gamma))
+        walks.own.radius = walks.own.radius * (1 + torch.where(wrong, -gamma, gamma))
         length = torch.linalg.vector_norm(moved.flatten(1), dim=1)
-        scale = walks.own["radius"] / torch.where(length == 0, 1.0, length)
+        scale = walks.own.radius / torch.where(length == 0, 1.0, length)
         return (walks.given + walks.wide(scale) * moved).clamp(low, high)

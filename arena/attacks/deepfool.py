@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import Walks
 from arena.core import Player
 from arena.fields import Count, NonNegative
 
@@ -19,7 +20,7 @@ _PATIENCE = 10
 
 
 @dataclass(frozen=True)
-class DeepFool(MinimumNorm):
+class DeepFool(MinimumNorm[None]):
     """Moosavi-Dezfooli et al. 2016 (1511.04599), Algorithm 2; section 3.3 for L1 and L-inf.
 
     The boundary to each of the likeliest mistakes is taken as the hyperplane that the gradient of
@@ -54,7 +55,10 @@ class DeepFool(MinimumNorm):
                 "use actions=linf, l2 or l1, or strategy=sigma_zero"
             )
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def begin(self, search: Search, walks: Walks[None]) -> None:
+        """At the input."""
+
+    def loss(self, search: Search, walks: Walks[None], logits: Tensor) -> Tensor:
         """The margins to the likeliest mistakes, [L, candidates]; infinite where there are less."""
         mistakes = self.mistakes(search, walks.y)
         count = min(self.candidates, logits.shape[1] - 1)
@@ -62,7 +66,7 @@ class DeepFool(MinimumNorm):
         return right - logits.masked_fill(~mistakes, -torch.inf).topk(count, dim=1).values
 
     def gradient(
-        self, search: Search, walks: Walks, loss: Tensor, x: Tensor
+        self, search: Search, walks: Walks[None], loss: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The margin [L] of the nearest boundary, and its gradient."""
         nearest = torch.full_like(walks.t, torch.inf, dtype=loss.dtype)
@@ -82,7 +86,7 @@ class DeepFool(MinimumNorm):
         """Those with a mistake, and those that can have none."""
         return self.hopeless(search, rows) | search.best.second[rows].isfinite()
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:
         """Onto the nearest hyperplane and a little beyond, then into the box."""
         steepness, space = self.steepness(search, gradient), search.space
         distance = loss / torch.where(steepness == 0, 1.0, steepness)

@@ -7,21 +7,30 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L1
-from arena.attacks.engines import tradeoff
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.tradeoff import Weights
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, NonNegative, Positive
 
 
+@dataclass
+class _Shrinking(PerWalk):
+    """The weights of the search, and the last x [L, ...] of FISTA, whose y is where walks are."""
+
+    weights: Weights
+    x: Tensor
+
+
 @dataclass(frozen=True)
-class EAD(MinimumNorm):
+class EAD(MinimumNorm[_Shrinking]):
     """Chen et al. 2018 (1709.04114), Algorithm 1; for L1 spaces.
 
     Minimises c * max(margin, 0) + beta * |x - x0|_1 + |x - x0|_2^2 over the box by FISTA: from y, a
     gradient step on all but the L1 term, then shrinkage by beta towards x0 and into the box give
     the next x, and y = x + k / (k + 3) * (x - the last x). c is found by binary search, see
-    `tradeoff`. The shrinkage is beta as in the paper, not beta times the step size: what the L1
+    `Weights`. The shrinkage is beta as in the paper, not beta times the step size: what the L1
     norm weighs in effect is beta over the step size, and rises as that falls.
 
     Differs from the paper in that y is cut to the box, and in that mistakes are looked for at y,
@@ -50,30 +59,31 @@ class EAD(MinimumNorm):
         if not isinstance(player.actions, L1):
             raise ValueError(f"EAD measures in L1, not in {player.actions}; use actions=l1")
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Shrinking:
         """At the input."""
-        tradeoff.open_search(walks, self.weight)
-        walks.own["x"] = walks.x
+        return _Shrinking(Weights.first(walks, self.weight), walks.x)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Shrinking], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step of FISTA, or the start of the next search."""
-        own, given = walks.own, walks.given
+        own, weights, given = walks.own, walks.own.weights, walks.given
         inner = -(-self.steps // self.searches)
         k = walks.t % inner
-        own["won"] |= loss < 0
-        slope = walks.wide(own["c"] * (loss > 0)) * gradient + 2 * (walks.x - given)
+        weights.won |= loss < 0
+        slope = walks.wide(weights.c * (loss > 0)) * gradient + 2 * (walks.x - given)
         length = walks.wide(self.lr * (1 - k / inner).sqrt())
         change = walks.x - length * slope - given
         # Soft thresholding: zero below beta, and that much less above it.
         change = change - change.clamp(-self.beta, self.beta)
         x = (given + change).clamp(*search.space.box)
-        y = torch.lerp(own["x"], x, walks.wide(1 + k / (k + 3))).clamp(*search.space.box)
-        over = tradeoff.close_search(walks, inner)
-        own["x"] = torch.where(walks.wide(over), given, x)
+        y = torch.lerp(own.x, x, walks.wide(1 + k / (k + 3))).clamp(*search.space.box)
+        over = weights.next(walks.t, inner)
+        own.x = torch.where(walks.wide(over), given, x)
         return torch.where(walks.wide(over), given, y)
 
     def rank(
-        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+        self, search: Search, walks: Walks[_Shrinking], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mistakes alone, the nearest by the rule first."""
         mistake, size = super().rank(search, walks, x, cost, loss)

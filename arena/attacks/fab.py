@@ -7,16 +7,24 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from arena.actions.lp import L1, L2, Linf
-from arena.attacks.engines.descent import Search, Walks, require_perturbations
+from arena.attacks.engines.descent import Search, require_perturbations
 from arena.attacks.engines.losses import margin
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.classification import Perturbations
 from arena.core import Player
 from arena.fields import Count, Positive, Share
 
 
+@dataclass
+class _Mistaken(PerWalk):
+    """Whether each walk stands at a mistake, bool [L]."""
+
+    at: Tensor
+
+
 @dataclass(frozen=True)
-class FAB(MinimumNorm):
+class FAB(MinimumNorm[_Mistaken]):
     """Croce & Hein 2020 (1907.02044), Algorithm 1, a walk for each target; L-inf, L2 and L1.
 
     The boundary to a target is taken as the hyperplane that the margin's gradient says. A step goes
@@ -56,32 +64,34 @@ class FAB(MinimumNorm):
         """A walk a target and restart."""
         return max(min(self.targets, search.options()), 1) * self.restarts
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Mistaken:
         """At the input, aimed at a target; restarts at a random place nearby."""
         search.aim(walks, self.targets)
         again = walks.variant >= min(self.targets, search.options())
         if self.restarts > 1:
             near = (walks.given + search.space.sample(walks.given, walks.key)) / 2
             walks.x = torch.where(walks.wide(again), near, walks.x)
-        walks.own["mistaken"] = torch.zeros_like(again)
+        return _Mistaken(walks.flags())
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: Search, walks: Walks[_Mistaken], logits: Tensor) -> Tensor:
         """The margin to the target, [L]."""
-        return margin(logits, search.wins(walks.y), walks.own.get("target"))
+        return margin(logits, search.wins(walks.y), walks.target)
 
     def rank(
-        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+        self, search: Search, walks: Walks[_Mistaken], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As every search for the nearest; notes which walks are at a mistake."""
         first, second = super().rank(search, walks, x, cost, loss)
-        walks.own["mistaken"] = first == 0
+        walks.own.at = first == 0
         return first, second
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Mistaken], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """Beyond the hyperplane, from the walk's place and from the input."""
         given, slope = walks.given.flatten(1), gradient.flatten(1)
         x, loss = walks.x.flatten(1), loss.nan_to_num(0.0, 0.0, 0.0)
-        kept = torch.where(walks.own["mistaken"], self.back, 1.0)[:, None]
+        kept = torch.where(walks.own.at, self.back, 1.0)[:, None]
         base = given + kept * (x - given)
         own = onto(search.space, base, slope, loss + (slope * (base - x)).sum(1))
         far = onto(search.space, given, slope, loss + (slope * (given - x)).sum(1))

@@ -6,13 +6,21 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.fields import Count, Positive, Share
 
 
+@dataclass
+class _Ball(PerWalk):
+    """The radius of the ball that each walk is in, [L]."""
+
+    radius: Tensor
+
+
 @dataclass(frozen=True)
-class FMN(MinimumNorm):
+class FMN(MinimumNorm[_Ball]):
     """Pintor et al. 2021 (2102.12827), Algorithm 1: fast minimum norm, in L0, L1, L2 or L-inf.
 
     Each step goes down the gradient of the margin, of Euclidean length `step`; then the
@@ -38,25 +46,29 @@ class FMN(MinimumNorm):
     step: Positive = 2.0
     gamma: Share = 0.2
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Ball:
         """At the input, in a ball without end; in L0, of one feature."""
         radius = 1.0 if isinstance(search.space, L0) else torch.inf
-        walks.own["radius"] = torch.full_like(walks.x.flatten(1)[:, 0], radius)
+        return _Ball(walks.zeros() + radius)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Ball], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step down, then into the new ball, then into the box."""
         low, high = search.space.box
         gradient = self.free(search, walks, gradient)
-        walks.own["radius"] = self._radius(search, walks, loss, gradient)
+        walks.own.radius = self._radius(search, walks, loss, gradient)
         step = self.annealed(walks, self.step, self.step / 100)
         length = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         step = step / torch.where(length == 0, 1.0, length)
         moved = walks.x - walks.given - walks.wide(step) * gradient
-        moved = search.space.shortened(moved, walks.own["radius"])
+        moved = search.space.shortened(moved, walks.own.radius)
         return (walks.given + moved).clamp(low, high)
 
-    def _radius(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
-        space, radius = search.space, walks.own["radius"]
+    def _radius(
+        self, search: Search, walks: Walks[_Ball], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
+        space, radius = search.space, walks.own.radius
         gamma = self.annealed(walks, self.gamma, self.gamma / 50)
         nearest = search.best.second[walks.rows]
         smaller, larger = radius * (1 - gamma), radius * (1 + gamma)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.losses import margin
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import Walks
 from arena.core import Player
 from arena.fields import Count
 
@@ -17,7 +18,7 @@ _FIRST = 32
 
 
 @dataclass(frozen=True)
-class JSMA(MinimumNorm):
+class JSMA(MinimumNorm[None]):
     """Papernot et al. 2016 (1511.07528), Algorithms 2 and 3, on logits; for L0 spaces.
 
     Each step moves the pair of features p, q for which -(a_p + a_q)(b_p + b_q) is largest, among
@@ -56,17 +57,17 @@ class JSMA(MinimumNorm):
         """A walk a target."""
         return max(min(self.targets, search.options()), 1)
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> None:
         """At the input, aimed at the target of its number."""
         search.aim(walks, self.targets)
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: Search, walks: Walks[None], logits: Tensor) -> Tensor:
         """Minus the target's logit; the same everywhere if no answer wins."""
-        if "target" not in walks.own:
+        if walks.target is None:
             return 0 * logits.sum(1)
-        return -logits.gather(1, walks.own["target"][:, None]).squeeze(1)
+        return -logits.gather(1, walks.target[:, None]).squeeze(1)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:
         """The most salient pair moves.
 
         The engine's pass gives one gradient; a second pass gives that of the sum of all logits.
@@ -82,7 +83,7 @@ class JSMA(MinimumNorm):
             pair, found = most_salient(toward, -other, here < high)
         else:
             pair, found = most_salient(-toward, other, here > low)
-        won = margin(logits.detach(), search.wins(walks.y), walks.own.get("target")) < 0
+        won = margin(logits.detach(), search.wins(walks.y), walks.target) < 0
         moves = found & ~won
         # Walks of one example leave together: its last to move ends them all. The engine counts
         # this step, after which they are at their end.

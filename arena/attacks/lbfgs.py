@@ -6,17 +6,43 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L2
-from arena.attacks.engines import tradeoff
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.tradeoff import Weights
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, Positive
 
 _DECREASE = 1e-4  # Armijo's condition: the share of the promised decrease that must be had
 
 
+@dataclass
+class _Newton(PerWalk):
+    """Where each quasi-Newton descent stands; inputs have n values.
+
+    Attributes:
+        weights: Of the surrogate against the distance.
+        base: The last place that was good enough, [L, n].
+        value: The objective there, [L]; infinite before the first place of a search.
+        slope: Its gradient there, [L, n].
+        direction: The step from there, [L, n].
+        stride: The share of it that is tried, [L].
+        places: Changes of place, the oldest first, [L, memory, n].
+        slopes: Changes of gradient with them, [L, memory, n].
+    """
+
+    weights: Weights
+    base: Tensor
+    value: Tensor
+    slope: Tensor
+    direction: Tensor
+    stride: Tensor
+    places: Tensor
+    slopes: Tensor
+
+
 @dataclass(frozen=True)
-class LBFGS(MinimumNorm):
+class LBFGS(MinimumNorm[_Newton]):
     """Szegedy et al. 2014 (1312.6199), section 4.1; for L2 spaces.
 
     Minimises |x - x0|^2 + c * surrogate over the box; c is found by binary search. The surrogate is
@@ -50,47 +76,47 @@ class LBFGS(MinimumNorm):
                 f"LBFGS looks for small L2 norms, not in {player.actions}; use actions=l2"
             )
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Newton:
         """At the input."""
-        tradeoff.open_search(walks, self.weight)
         flat = walks.x.flatten(1)
         pairs = flat.new_zeros(len(flat), self.memory, flat.shape[1])
-        walks.own |= {
-            "base": flat,
-            "value": torch.full_like(flat[:, 0], torch.inf),
-            "slope": torch.zeros_like(flat),
-            "direction": torch.zeros_like(flat),
-            "stride": torch.ones_like(flat[:, 0]),
-            "places": pairs,
-            "slopes": pairs.clone(),
-        }
+        return _Newton(
+            Weights.first(walks, self.weight),
+            base=flat,
+            value=walks.zeros() + torch.inf,
+            slope=torch.zeros_like(flat),
+            direction=torch.zeros_like(flat),
+            stride=walks.zeros() + 1.0,
+            places=pairs,
+            slopes=pairs.clone(),
+        )
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: Search, walks: Walks[_Newton], logits: Tensor) -> Tensor:
         """The surrogate; remembers whether the model is mistaken."""
         won = self.margin(search, walks, logits.detach()) < 0
-        walks.own["won"] = walks.own["won"] | won
+        walks.own.weights.won |= won
         return search.cost.surrogate(logits, walks.y, search.classes)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Newton], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """On from a place that is good enough, else a shorter step; or the next search."""
-        own, low_high = walks.own, search.space.box
+        own, weights, box = walks.own, walks.own.weights, search.space.box
         x, given = walks.x.flatten(1), walks.given.flatten(1)
-        slope = 2 * (x - given) + own["c"][:, None] * gradient.flatten(1)
-        value = (x - given).square().sum(1) + own["c"] * loss
-        promised = (own["slope"] * (x - own["base"])).sum(1)
-        enough = value <= own["value"] + _DECREASE * promised
-        self._accept(walks, enough, x, value, slope, low_high)
-        own["stride"] = torch.where(
-            enough, 1.0, own["stride"] * shortened(own["value"], value, promised)
-        )
-        x = (own["base"] + own["stride"][:, None] * own["direction"]).clamp(*low_high)
-        over = tradeoff.close_search(walks, -(-self.steps // self.searches))
-        own["value"] = torch.where(over, torch.inf, own["value"])
+        slope = 2 * (x - given) + weights.c[:, None] * gradient.flatten(1)
+        value = (x - given).square().sum(1) + weights.c * loss
+        promised = (own.slope * (x - own.base)).sum(1)
+        enough = value <= own.value + _DECREASE * promised
+        self._accept(walks, enough, x, value, slope, box)
+        own.stride = torch.where(enough, 1.0, own.stride * shortened(own.value, value, promised))
+        x = (own.base + own.stride[:, None] * own.direction).clamp(*box)
+        over = weights.next(walks.t, -(-self.steps // self.searches))
+        own.value = torch.where(over, torch.inf, own.value)
         return torch.where(over[:, None], given, x).reshape(walks.x.shape)
 
     def _accept(
         self,
-        walks: Walks,
+        walks: Walks[_Newton],
         enough: Tensor,
         x: Tensor,
         value: Tensor,
@@ -99,19 +125,22 @@ class LBFGS(MinimumNorm):
     ) -> None:
         """Where the step was good `enough`: `x` is the new base, with a direction from there."""
         own, wide = walks.own, enough[:, None]
-        fresh = own["value"].isinf()
-        for name, change in (("places", x - own["base"]), ("slopes", slope - own["slope"])):
+        fresh = own.value.isinf()
+
+        def shifted(past: Tensor, change: Tensor) -> Tensor:
             change = change.masked_fill(fresh[:, None], 0.0)
-            past = own[name].masked_fill(fresh[:, None, None], 0.0)
-            shifted = torch.cat([past[:, 1:], change[:, None]], 1)
-            own[name] = torch.where(wide[:, :, None], shifted, past)
+            past = past.masked_fill(fresh[:, None, None], 0.0)
+            return torch.where(wide[:, :, None], torch.cat([past[:, 1:], change[:, None]], 1), past)
+
+        own.places = shifted(own.places, x - own.base)
+        own.slopes = shifted(own.slopes, slope - own.slope)
         stuck = ((x <= box[0]) & (slope > 0)) | ((x >= box[1]) & (slope < 0))
-        direction = -inverse_times(own["places"], own["slopes"], slope.masked_fill(stuck, 0.0))
+        direction = -inverse_times(own.places, own.slopes, slope.masked_fill(stuck, 0.0))
         direction = direction.masked_fill(stuck, 0.0)
-        own["base"] = torch.where(wide, x, own["base"])
-        own["value"] = torch.where(enough, value, own["value"])
-        own["slope"] = torch.where(wide, slope, own["slope"])
-        own["direction"] = torch.where(wide, direction, own["direction"])
+        own.base = torch.where(wide, x, own.base)
+        own.value = torch.where(enough, value, own.value)
+        own.slope = torch.where(wide, slope, own.slope)
+        own.direction = torch.where(wide, direction, own.direction)
 
 
 def inverse_times(places: Tensor, slopes: Tensor, gradient: Tensor) -> Tensor:

@@ -5,13 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from arena.attacks.engines.descent import Search, Walks
-from arena.attacks.pgd import PGD
+from arena.attacks.engines.descent import Search
+from arena.attacks.engines.fixed_steps import FixedSteps
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.fields import NonNegative
 
 
+@dataclass
+class _Memory(PerWalk):
+    """The decaying sum of gradients, and where walks are without the look ahead; both [L, ...].
+
+    `base` is None where nothing looks ahead.
+    """
+
+    memory: Tensor
+    base: Tensor | None
+
+
 @dataclass(frozen=True)
-class Momentum(PGD):
+class Momentum(FixedSteps[_Memory]):
     """MI-FGSM, Dong et al. 2018 (1710.06081), Algorithm 1; NI-FGSM, Lin et al. 2020 (1908.06281).
 
     g_{t+1} = decay * g_t + gradient / mean |gradient|; the step follows g where PGD follows the
@@ -29,30 +41,21 @@ class Momentum(PGD):
     decay: NonNegative = 1.0
     nesterov: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.returns == "last":
-            raise ValueError(
-                "Momentum.returns = 'last' is not implemented: the last iterate is for training, "
-                "which PGD serves; use returns='best'"
-            )
+    def begin(self, search: Search, walks: Walks[None]) -> _Memory:
+        """At random in the space or at the input, with nothing remembered."""
+        self.start(search, walks)
+        return _Memory(torch.zeros_like(walks.x), walks.x if self.nesterov else None)
 
-    def begin(self, search: Search, walks: Walks) -> None:
-        """As PGD, with nothing remembered."""
-        super().begin(search, walks)
-        walks.own["memory"] = torch.zeros_like(walks.x)
-        if self.nesterov:
-            walks.own["base"] = walks.x
-
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Memory], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step of fixed size down the memory, projected."""
+        own = walks.own
         scale = gradient.abs().flatten(1).mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
-        memory = self.decay * walks.own["memory"] + gradient / walks.wide(scale)
-        walks.own["memory"] = memory
-        if not self.nesterov:
-            return super().advance(search, walks, loss, memory)
+        own.memory = self.decay * own.memory + gradient / walks.wide(scale)
+        if own.base is None:
+            return self.projected(search, walks, own.memory)
         space, length = search.space, self.step * search.space.eps
-        direction = space.steepest(memory)
-        base = space.project(walks.given, walks.own["base"] - length * direction)
-        walks.own["base"] = base
-        return space.project(walks.given, base - length * self.decay * direction)
+        direction = space.steepest(own.memory)
+        own.base = space.project(walks.given, own.base - length * direction)
+        return space.project(walks.given, own.base - length * self.decay * direction)

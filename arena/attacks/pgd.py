@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.descent import Descent, Search, Walks
-from arena.classification import Perturbations
-from arena.core import Player, Turn
-from arena.fields import Count, Positive
+from arena.attacks.engines.descent import Search
+from arena.attacks.engines.fixed_steps import FixedSteps
+from arena.attacks.engines.walks import Walks
+from arena.core import Turn
 
 
 @dataclass(frozen=True)
-class PGD(Descent):
+class PGD(FixedSteps[None]):
     """Madry et al. 2018 (1706.06083), section 2.1, generalised to any space and cost.
 
     x_{t+1} = project(x_t - step * eps * steepest(gradient of the cost's surrogate)); for the
@@ -25,15 +25,9 @@ class PGD(Descent):
     where it leads. `steps` gradients per restart, and `steps + 1` passes, for the last `steps`.
 
     Attributes:
-        step: Step size, as a share of the space's eps.
-        restarts: Starting points.
-        random_start: Start at random in the space; else at the input (then give one restart).
         returns: Which iterate.
     """
 
-    step: Positive = 0.1
-    restarts: Count = 1
-    random_start: bool = True
     returns: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -43,12 +37,6 @@ class PGD(Descent):
                 f"PGD.returns = 'last', of {self.restarts} restarts: which of them is a matter of "
                 "how good they are; use returns='best', or one restart"
             )
-
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space or the cost does not fit a descent."""
-        super().check(player)
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"{self.restarts} restarts without random_start would all be the same")
 
     def respond(self, turn: Turn) -> Tensor:
         """The inputs found, [B, ...]."""
@@ -68,21 +56,13 @@ class PGD(Descent):
             loss = search.cost.surrogate(view.logits(x, rows), given.y, given.classes)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
             gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-            x = project(self._stepped(search.space, x.detach(), gradient))
+            x = project(self.stepped(search.space, x.detach(), gradient))
         return x.detach()
 
-    def variants(self, search: Search) -> int:
-        """A walk a restart."""
-        return self.restarts
-
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> None:
         """At random in the space, or at the input."""
-        if self.random_start:
-            walks.x = search.space.sample(walks.given, walks.key)
+        self.start(search, walks)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of fixed size down the gradient, projected."""
-        return search.space.project(walks.given, self._stepped(search.space, walks.x, gradient))
-
-    def _stepped(self, space: Perturbations, x: Tensor, gradient: Tensor) -> Tensor:
-        return torch.add(x, space.steepest(gradient), alpha=-self.step * space.eps)
+        return self.projected(search, walks, gradient)

@@ -7,16 +7,26 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
-from arena.attacks.engines.descent import Search, Walks
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
+from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, Positive, Share
 
 _BETAS = (0.9, 0.999)
 
 
+@dataclass
+class _Cut(PerWalk):
+    """Adam's two means [L, ...], and the threshold [L] below which changes are undone."""
+
+    first: Tensor
+    second: Tensor
+    cut: Tensor
+
+
 @dataclass(frozen=True)
-class SigmaZero(MinimumNorm):
+class SigmaZero(MinimumNorm[_Cut]):
     """Cina et al. 2024 (2402.01879), Algorithm 1, for L0.
 
     Descends max(margin, 0) + sum_i d_i^2 / (d_i^2 + sigma) / n over the displacement d of n
@@ -50,12 +60,12 @@ class SigmaZero(MinimumNorm):
                 f"actions={type(player.actions).__name__}; use actions=l0, or strategy=fmn"
             )
 
-    def begin(self, search: Search, walks: Walks) -> None:
+    def begin(self, search: Search, walks: Walks[None]) -> _Cut:
         """At the input."""
-        walks.own["first"], walks.own["second"] = (torch.zeros_like(walks.x) for _ in range(2))
-        walks.own["cut"] = torch.full_like(walks.x.flatten(1)[:, 0], self.threshold)
+        first, second = torch.zeros_like(walks.x), torch.zeros_like(walks.x)
+        return _Cut(first, second, walks.zeros() + self.threshold)
 
-    def advance(self, search: Search, walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(self, search: Search, walks: Walks[_Cut], loss: Tensor, gradient: Tensor) -> Tensor:
         """A step, into the box, and what changed too little back to what it was."""
         low, high = search.space.box
         change = (walks.x - walks.given) / (high - low)
@@ -67,15 +77,15 @@ class SigmaZero(MinimumNorm):
         step = self.annealed(walks, self.step, self.step / 10)
         change = change - walks.wide(step) * self._adam(walks, slope)
         moved = (walks.given + (high - low) * change).clamp(low, high)
-        cut = walks.own["cut"] + self.adapt * torch.where(wrong, step, -step)
-        walks.own["cut"] = cut.clamp(0.0, 1.0)
-        small = (moved - walks.given).abs() < walks.wide(walks.own["cut"]) * (high - low)
+        cut = walks.own.cut + self.adapt * torch.where(wrong, step, -step)
+        walks.own.cut = cut.clamp(0.0, 1.0)
+        small = (moved - walks.given).abs() < walks.wide(walks.own.cut) * (high - low)
         return torch.where(small, walks.given, moved)
 
-    def _adam(self, walks: Walks, slope: Tensor) -> Tensor:
+    def _adam(self, walks: Walks[_Cut], slope: Tensor) -> Tensor:
         """Kingma & Ba 2015 (1412.6980), Algorithm 1."""
-        walks.own["first"] = walks.own["first"].lerp(slope, 1 - _BETAS[0])
-        walks.own["second"] = walks.own["second"].lerp(slope.square(), 1 - _BETAS[1])
+        walks.own.first = walks.own.first.lerp(slope, 1 - _BETAS[0])
+        walks.own.second = walks.own.second.lerp(slope.square(), 1 - _BETAS[1])
         t = walks.t + 1
         first, second = (walks.wide(1 - beta**t) for beta in _BETAS)
-        return walks.own["first"] / first / ((walks.own["second"] / second).sqrt() + 1e-8)
+        return walks.own.first / first / ((walks.own.second / second).sqrt() + 1e-8)

@@ -12,13 +12,14 @@ succeeds, whatever else is in the batch: results depend neither on the batch siz
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 import torch
 from torch import Tensor
 
 from arena import chance
 from arena.attacks.engines import losses
+from arena.attacks.engines.walks import S, Walks, wide
 from arena.classification import Perturbations, decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count
@@ -28,54 +29,8 @@ _CPU_SYNC, _SYNC = 1, 8
 """Steps between two looks at who is done; on an accelerator each look waits for the device."""
 
 
-@dataclass
-class Walks:
-    """L walks under way, a row each; those of one example lie side by side.
-
-    Attributes:
-        rows: The example that each serves: its row of the turn's data.
-        variant: Which of its example's walks each is, from 0.
-        key: A random key for each, see `chance`.
-        t: Steps that each has made.
-        given: The inputs as dealt, [L, ...].
-        y: Their true classes.
-        x: Where each walk is, [L, ...].
-        own: What else the method carries from step to step; every tensor has L rows.
-    """
-
-    rows: Tensor
-    variant: Tensor
-    key: Tensor
-    t: Tensor
-    given: Tensor
-    y: Tensor
-    x: Tensor
-    own: dict[str, Tensor]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: Tensor) -> "Walks":
-        plain = {name: part[at] for name, part in vars(self).items() if name != "own"}
-        return Walks(**plain, own={name: part[at] for name, part in self.own.items()})
-
-    def joined(self, more: "Walks") -> "Walks":
-        """These walks, and more of the same method behind them."""
-        plain = {
-            name: torch.cat([part, getattr(more, name)])
-            for name, part in vars(self).items()
-            if name != "own"
-        }
-        own = {name: torch.cat([part, more.own[name]]) for name, part in self.own.items()}
-        return Walks(**plain, own=own)
-
-    def wide(self, values: Tensor) -> Tensor:
-        """`values` [L] with as many dimensions as inputs."""
-        return values.reshape(-1, *(1,) * (self.x.ndim - 1))
-
-
 @dataclass(frozen=True)
-class Descent(Strategy):
+class Descent(Strategy, Generic[S]):
     """A strategy that walks down a loss by its gradient; subclasses are methods, a page each.
 
     Attributes:
@@ -101,16 +56,16 @@ class Descent(Strategy):
         """How many walks an example may have, one after the other or side by side."""
         return 1
 
-    def begin(self, search: "Search", walks: Walks) -> None:
-        """Sets where new walks start (`x` is the given input so far) and their `own` state."""
-        return None
+    @abstractmethod
+    def begin(self, search: "Search", walks: Walks[None]) -> S:
+        """Sets where new walks start (`x` is the given input so far); returns their `own` state."""
 
-    def loss(self, search: "Search", walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: "Search", walks: Walks[S], logits: Tensor) -> Tensor:
         """What to descend, [L]: by default the surrogate of the player's cost."""
         return search.cost.surrogate(logits, walks.y, search.classes)
 
     def gradient(
-        self, search: "Search", walks: Walks, loss: Tensor, x: Tensor
+        self, search: "Search", walks: Walks[S], loss: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The loss [L] and its gradient [L, ...] at `x`, from what `loss` gave.
 
@@ -120,14 +75,14 @@ class Descent(Strategy):
         return loss, gradient
 
     @abstractmethod
-    def advance(self, search: "Search", walks: Walks, loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(self, search: "Search", walks: Walks[S], loss: Tensor, gradient: Tensor) -> Tensor:
         """Where walks go from `x`, given the loss [L] there and its gradient [L, ...].
 
         Entries of the gradient that are not finite have become 0.
         """
 
     def rank(
-        self, search: "Search", walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+        self, search: "Search", walks: Walks[S], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What makes one place better than another: the first [L], then the second; low is good.
 
@@ -154,7 +109,7 @@ class Search:
         floor: The least that any answer would cost each example, [B].
     """
 
-    def __init__(self, method: Descent, turn: Turn) -> None:
+    def __init__(self, method: Descent[Any], turn: Turn) -> None:
         self.method, self.turn = method, turn
         self.view = turn.see("defender", WhiteBox)
         self.rounded = None
@@ -178,8 +133,8 @@ class Search:
         """The most answers that win for any example; 0 if none does."""
         return int(self.wins(self.turn.data.y).sum(1).max())
 
-    def aim(self, walks: Walks, most: int) -> None:
-        """Gives each walk one winning answer to try (`own["target"]`), `most` to an example.
+    def aim(self, walks: Walks[Any], most: int) -> None:
+        """Gives each walk one winning answer to try (`Walks.target`), `most` to an example.
 
         The likeliest at the given input come first; walks beyond an example's winning answers
         begin with the first again. A query for each walk; nothing where no answer wins or `most` is
@@ -190,7 +145,7 @@ class Search:
             wins = self.wins(walks.y)
             place = walks.variant % wins.sum(1).clamp(1, most)
             order = losses.targets(logits, wins)
-            walks.own["target"] = order.gather(1, place[:, None]).squeeze(1)
+            walks.target = order.gather(1, place[:, None]).squeeze(1)
 
     def ask(self, x: Tensor, rows: Tensor) -> Tensor:
         """Logits without a graph; a query for each of `rows`."""
@@ -246,11 +201,11 @@ class Search:
                 walks = walks.joined(new) if len(walks) else new
                 waiting, age = waiting[room:], 0
 
-    def _begin(self, rows: Tensor, variants: Tensor) -> Walks:
+    def _begin(self, rows: Tensor, variants: Tensor) -> Walks[Any]:
         data, n = self.turn.data, len(variants)
         rows, variant = rows.repeat_interleave(n), variants.repeat(len(rows))
         given = data.x[rows]
-        walks = Walks(
+        walks: Walks[Any] = Walks(
             rows=rows,
             variant=variant,
             key=chance.fold(self.keys[rows], variant),
@@ -258,12 +213,12 @@ class Search:
             given=given,
             y=data.y[rows],
             x=given,
-            own={},
+            own=None,
         )
-        self.method.begin(self, walks)
+        walks.own = self.method.begin(self, walks)
         return walks
 
-    def _pass(self, walks: Walks, together: int, moving: bool) -> tuple[Tensor, Tensor]:
+    def _pass(self, walks: Walks[Any], together: int, moving: bool) -> tuple[Tensor, Tensor]:
         """Loss [L] and, if anybody moves on, its gradient [L, ...]; keeps what is best."""
         x = walks.x.detach().requires_grad_(moving)
         logits = self._logits(self.rounded or self.view, x, walks.rows)
@@ -275,7 +230,7 @@ class Search:
         loss, gradient = self.method.gradient(self, walks, loss, x)
         return loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    def _judged(self, walks: Walks, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, walks: Walks[Any], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """What the answers cost [L], and which of them are answers at all."""
         labels = decide(logits, self.classes)
         cost = self.cost.answered(labels, walks.y)
@@ -289,7 +244,7 @@ class Search:
         return cost, (labels != INVALID) & (walks.t <= self.method.steps)
 
     def _keep(
-        self, walks: Walks, together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
+        self, walks: Walks[Any], together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
     ) -> None:
         first, second = self.method.rank(self, walks, x, cost, loss)
         # Who is done may still be here, where it is not looked at every step.
@@ -324,8 +279,7 @@ class Best:
         better &= first.isfinite()
         self.first.index_copy_(0, rows, torch.where(better, first, held))
         self.second.index_copy_(0, rows, torch.where(better, second, self.second[rows]))
-        wide = better.reshape(-1, *(1,) * (x.ndim - 1))
-        self.x.index_copy_(0, rows, torch.where(wide, x, self.x[rows]))
+        self.x.index_copy_(0, rows, torch.where(wide(better, x), x, self.x[rows]))
 
 
 def require_perturbations(player: Player, attack: str) -> Perturbations:

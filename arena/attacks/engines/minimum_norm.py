@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from arena.attacks.engines import losses
-from arena.attacks.engines.descent import Descent, Search, Walks
+from arena.attacks.engines.descent import Descent, Search
+from arena.attacks.engines.walks import S, Walks
 from arena.core import Turn
 
 
 @dataclass(frozen=True)
-class MinimumNorm(Descent):
+class MinimumNorm(Descent[S]):
     """A descent towards the mistake of least size, in the geometry of the player's space.
 
     A mistake is an answer that costs less than the right one. An example is done when a mistake
@@ -34,11 +35,11 @@ class MinimumNorm(Descent):
         search = Search(self, turn)
         return search.run(), search.best.second
 
-    def loss(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def loss(self, search: Search, walks: Walks[S], logits: Tensor) -> Tensor:
         """The margin [L] between right answers and mistakes: negative at a mistake."""
         return self.margin(search, walks, logits)
 
-    def margin(self, search: Search, walks: Walks, logits: Tensor) -> Tensor:
+    def margin(self, search: Search, walks: Walks[S], logits: Tensor) -> Tensor:
         """The largest logit that is no mistake less the largest that is one, [L]; 0 if none is."""
         return losses.margin(logits, self.mistakes(search, walks.y))
 
@@ -47,7 +48,7 @@ class MinimumNorm(Descent):
         prices = losses.prices(search.cost, y, search.width, search.classes)
         return prices < search.cost.answered(y, y)[:, None]
 
-    def free(self, search: Search, walks: Walks, gradient: Tensor) -> Tensor:
+    def free(self, search: Search, walks: Walks[S], gradient: Tensor) -> Tensor:
         """The gradient [L, ...], 0 where a descent would leave the box at once.
 
         Such entries make a step shorter than it should be, and the boundary seem nearer: many
@@ -61,12 +62,12 @@ class MinimumNorm(Descent):
         """How fast a descent can be: the dual norm [L] of the gradient [L, ...]."""
         return (gradient * search.space.steepest(gradient)).flatten(1).sum(1)
 
-    def annealed(self, walks: Walks, first: float, last: float) -> Tensor:
+    def annealed(self, walks: Walks[S], first: float, last: float) -> Tensor:
         """Half a cosine over the steps, from `first` at the first to `last` after the last, [L]."""
         return last + (first - last) * (1 + (walks.t * (math.pi / self.steps)).cos()) / 2
 
     def rank(
-        self, search: Search, walks: Walks, x: Tensor, cost: Tensor, loss: Tensor
+        self, search: Search, walks: Walks[S], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mistakes alone, the nearest first."""
         mistake = cost < search.cost.answered(walks.y, walks.y)
