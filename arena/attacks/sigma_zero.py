@@ -7,21 +7,19 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L0
+from arena.attacks.engines.adam import Adam
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
 from arena.core import Player
 from arena.fields import Count, Positive, Share
 
-_BETAS = (0.9, 0.999)
-
 
 @dataclass
 class _Cut(PerWalk):
-    """Adam's two means [L, ...], and the threshold [L] below which changes are undone."""
+    """Adam's means, and the threshold [L] below which changes are undone."""
 
-    first: Tensor
-    second: Tensor
+    adam: Adam
     cut: Tensor
 
 
@@ -62,8 +60,7 @@ class SigmaZero(MinimumNorm[_Cut]):
 
     def begin(self, search: Search, walks: Walks[None]) -> _Cut:
         """At the input."""
-        first, second = torch.zeros_like(walks.x), torch.zeros_like(walks.x)
-        return _Cut(first, second, walks.zeros() + self.threshold)
+        return _Cut(Adam.at(walks.x), walks.zeros() + self.threshold)
 
     def advance(self, search: Search, walks: Walks[_Cut], loss: Tensor, gradient: Tensor) -> Tensor:
         """A step, into the box, and what changed too little back to what it was."""
@@ -75,17 +72,9 @@ class SigmaZero(MinimumNorm[_Cut]):
         slope = slope + smooth / prod(change.shape[1:])
         slope = slope / walks.wide(slope.flatten(1).abs().amax(1).clamp(min=1e-12))
         step = self.annealed(walks, self.step, self.step / 10)
-        change = change - walks.wide(step) * self._adam(walks, slope)
+        change = change - walks.wide(step) * walks.own.adam.direction(slope, walks.t + 1)
         moved = (walks.given + (high - low) * change).clamp(low, high)
         cut = walks.own.cut + self.adapt * torch.where(wrong, step, -step)
         walks.own.cut = cut.clamp(0.0, 1.0)
         small = (moved - walks.given).abs() < walks.wide(walks.own.cut) * (high - low)
         return torch.where(small, walks.given, moved)
-
-    def _adam(self, walks: Walks[_Cut], slope: Tensor) -> Tensor:
-        """Kingma & Ba 2015 (1412.6980), Algorithm 1."""
-        walks.own.first = walks.own.first.lerp(slope, 1 - _BETAS[0])
-        walks.own.second = walks.own.second.lerp(slope.square(), 1 - _BETAS[1])
-        t = walks.t + 1
-        first, second = (walks.wide(1 - beta**t) for beta in _BETAS)
-        return walks.own.first / first / ((walks.own.second / second).sqrt() + 1e-8)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.attacks.engines import losses
+from arena.attacks.engines.adam import Adam
 from arena.attacks.engines.estimated import EstimatedDescent
 from arena.classification import Perturbations
 from arena.core import Cost
@@ -48,9 +49,8 @@ class SPSA(EstimatedDescent):
     def stepped(
         self, x: Tensor, gradient: Tensor, memory: Tensor, t: int, space: Perturbations
     ) -> tuple[Tensor, Tensor]:
-        """Adam's step, with its usual decays 0.9 and 0.999; the memory is its two moments."""
-        decays = torch.tensor([0.9, 0.999], device=x.device).reshape(2, *(1,) * x.dim())
-        memory = decays * memory + (1 - decays) * torch.stack([gradient, gradient.square()])
-        mean, square = memory / (1 - decays**t)
+        """Adam's step; the memory is its two means."""
         low, high = space.box
-        return x - self.step * (high - low) * mean / (square.sqrt() + 1e-8), memory
+        count = torch.tensor([t], device=x.device)
+        direction = Adam(memory[0], memory[1]).direction(gradient, count)  # changes the memory
+        return x - self.step * (high - low) * direction, memory

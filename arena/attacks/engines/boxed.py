@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arena.attacks.engines.adam import Adam
 from arena.attacks.engines.walks import PerWalk, wide
 
 _END = 0.5  # the tanh at the ends of the box
-_DECAY, _DECAY_SQUARES = 0.9, 0.999  # Adam's
 
 
 @dataclass
@@ -22,14 +22,12 @@ class Boxed(PerWalk):
 
     Attributes:
         w: The variables, [L, ...].
-        mean: Adam's running mean of the gradients, [L, ...].
-        square: Adam's running mean of their squares, [L, ...].
+        adam: The means of the gradients over w.
         count: Steps since the descent began, [L].
     """
 
     w: Tensor
-    mean: Tensor
-    square: Tensor
+    adam: Adam
     count: Tensor
 
     @classmethod
@@ -37,12 +35,12 @@ class Boxed(PerWalk):
         """New descents from inputs `x` [L, ...]."""
         w = variable(x, box)
         count = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        return cls(w, torch.zeros_like(w), torch.zeros_like(w), count)
+        return cls(w, Adam.at(w), count)
 
     def step(
         self, x: Tensor, slope: Tensor, lr: float | Tensor, box: tuple[float, float]
     ) -> Tensor:
-        """The inputs [L, ...] after a step of Adam (Kingma & Ba 2015, 1412.6980) over w.
+        """The inputs [L, ...] after a step of Adam over w.
 
         Args:
             x: Where walks are, [L, ...].
@@ -51,13 +49,10 @@ class Boxed(PerWalk):
             lr: The step size, a number or [L].
             box: The lowest and the highest value of an input.
         """
-        self.count = count = self.count + 1
+        self.count = self.count + 1
         slope = slope * (1 - tanh_of(x, box).square_())
-        mean = self.mean.lerp_(slope, 1 - _DECAY)
-        square = self.square.mul_(_DECAY_SQUARES)
-        square.addcmul_(slope, slope, value=1 - _DECAY_SQUARES)
-        step = lr * (1 - _DECAY_SQUARES**count).sqrt() / (1 - _DECAY**count)
-        self.w.addcdiv_(mean * wide(-step, mean), square.sqrt().add_(1e-8))
+        direction = self.adam.direction(slope, self.count)
+        self.w.sub_(direction.mul_(wide(lr, x) if isinstance(lr, Tensor) else lr))
         return place(self.w, box)
 
     def restart(self, over: Tensor, x: Tensor, moved: Tensor, box: tuple[float, float]) -> Tensor:
@@ -65,8 +60,8 @@ class Boxed(PerWalk):
         where = wide(over, x)
         self.w = torch.where(where, variable(x, box), self.w)
         self.count = self.count.masked_fill(over, 0)
-        self.mean = self.mean.masked_fill(where, 0.0)
-        self.square = self.square.masked_fill(where, 0.0)
+        self.adam.mean.masked_fill_(where, 0.0)
+        self.adam.square.masked_fill_(where, 0.0)
         return torch.where(where, x, moved)
 
 
