@@ -71,6 +71,9 @@ def test_the_last_iterate_is_where_the_walk_ends_and_nobody_looks_at_it():
     moved, ledger = play(walk, space, module, data)
     assert ledger.queries.tolist() == ledger.gradients.tolist() == [1] * len(data)
     assert torch.equal(moved, play(FGSM(2.0), space, module, data)[0])
+    round_ball = L2(0.3, BOX)
+    moved, _ = play(walk, round_ball, module, data)
+    assert torch.equal(moved, play(FGSM(2.0), round_ball, module, data)[0])
     # From the same random place, and in whatever batches.
     one, _ = play(PGD(3, 0.1, returns="last"), space, module, data, rows=7)
     best, _ = play(PGD(3, 0.1), space, module, data)

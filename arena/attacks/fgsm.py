@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor, autograd
+from torch import Tensor
 
 from arena.attacks.engines.descent import require_perturbations
+from arena.attacks.engines.unjudged import last_of
 from arena.core import Player, Strategy, Turn
 from arena.fields import Positive
 from arena.knowledge import View, WhiteBox
@@ -35,24 +36,22 @@ class FGSM(Strategy):
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the space or the cost does not fit a descent."""
+        """Raises ValueError if the space is no ball, or the cost has no surrogate."""
         require_perturbations(player, "FGSM")
 
     def respond(self, turn: Turn) -> Tensor:
         """The inputs after one step, [B, ...]."""
-        return turn.each_batch(lambda rows: self._step(turn, rows))
+        space, keys = require_perturbations(turn.player, "FGSM"), turn.keys
+        view, classes = turn.see("defender", WhiteBox), turn.data.classes
 
-    def _step(self, turn: Turn, rows: Tensor) -> Tensor:
-        space = require_perturbations(turn.player, "FGSM")
-        given = turn.data[rows]
-        x = space.sample(given.x, turn.keys[rows]) if self.random_start else given.x
-        x = x.detach().requires_grad_()
-        logits = turn.see("defender", WhiteBox).logits(x, rows)
-        y = given.y
-        if self.labels == "answer":
-            y = logits.detach()[:, : given.classes].argmax(1)
-        surrogate = turn.player.cost.surrogate(logits, y, given.classes)
-        (gradient,) = autograd.grad(surrogate.sum(), x)
-        gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-        moved = x.detach() - self.step * space.eps * space.steepest(gradient)
-        return space.project(given.x, moved)
+        def answered(logits: Tensor) -> Tensor:
+            return logits[:, :classes].argmax(1)
+
+        def step(rows: Tensor) -> Tensor:
+            x = turn.data.x[rows]
+            if self.random_start:
+                x = space.sample(x, keys[rows])
+            away_from = answered if self.labels == "answer" else None
+            return last_of(1, self.step, x, rows, turn, view, space, away_from)
+
+        return turn.each_batch(step)

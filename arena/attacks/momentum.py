@@ -54,7 +54,7 @@ class Momentum(FixedSteps[_Memory]):
         scale = gradient.abs().flatten(1).mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
         own.memory = self.decay * own.memory + gradient / walks.wide(scale)
         if own.base is None:
-            return self.projected(search, walks, own.memory)
+            return self.stepped(search, walks, own.memory)
         space, length = search.space, self.step * search.space.eps
         direction = space.steepest(own.memory)
         own.base = space.project(walks.given, own.base - length * direction)

@@ -1,17 +1,18 @@
 """Projected gradient descent on the attacker's own cost, in its space's own geometry."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.descent import Search
+from arena.attacks.engines.descent import Search, require_perturbations
 from arena.attacks.engines.fixed_steps import FixedSteps
+from arena.attacks.engines.unjudged import last_of
 from arena.attacks.engines.walks import Walks
 from arena.core import Turn
+from arena.knowledge import WhiteBox
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,18 @@ class PGD(FixedSteps[None]):
         """The inputs found, [B, ...]."""
         if self.returns == "best":
             return super().respond(turn)
-        return turn.each_batch(partial(self._last, Search(self, turn)))
+        space, keys = require_perturbations(turn.player, "PGD"), chance.fold(turn.keys, 0)
+        view = turn.see("defender", WhiteBox)
+        if self.precision == "bfloat16":
+            view = view.rounded(torch.bfloat16)
 
-    def _last(self, search: Search, rows: Tensor) -> Tensor:
-        """Where as many steps lead, whatever lies on the way."""
-        given = search.turn.data[rows]
-        x = given.x
-        if self.random_start:
-            x = search.space.sample(x, chance.fold(search.keys[rows], 0))
-        view, project = search.rounded or search.view, search.space.projection(given.x)
-        for _ in range(self.steps):
-            x = x.detach().requires_grad_()
-            loss = search.cost.surrogate(view.logits(x, rows), given.y, given.classes)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
-            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
-            x = project(self.stepped(search.space, x.detach(), gradient))
-        return x.detach()
+        def last(rows: Tensor) -> Tensor:
+            x = turn.data.x[rows]
+            if self.random_start:
+                x = space.sample(x, keys[rows])
+            return last_of(self.steps, self.step, x, rows, turn, view, space)
+
+        return turn.each_batch(last)
 
     def begin(self, search: Search, walks: Walks[None]) -> None:
         """At random in the space, or at the input."""
@@ -65,4 +62,4 @@ class PGD(FixedSteps[None]):
 
     def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:
         """A step of fixed size down the gradient, projected."""
-        return self.projected(search, walks, gradient)
+        return self.stepped(search, walks, gradient)

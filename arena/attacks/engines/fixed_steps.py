@@ -8,7 +8,6 @@ from torch import Tensor
 
 from arena.attacks.engines.descent import Descent, Search
 from arena.attacks.engines.walks import S, Walks
-from arena.classification import Perturbations
 from arena.core import Player
 from arena.fields import Count, Positive
 
@@ -42,10 +41,9 @@ class FixedSteps(Descent[S]):
         if self.random_start:
             walks.x = search.space.sample(walks.given, walks.key)
 
-    def projected(self, search: Search, walks: Walks[Any], direction: Tensor) -> Tensor:
+    def stepped(self, search: Search, walks: Walks[Any], direction: Tensor) -> Tensor:
         """Where a step down `direction` [L, ...] leads, [L, ...], back in the space."""
-        return search.space.project(walks.given, self.stepped(search.space, walks.x, direction))
-
-    def stepped(self, space: Perturbations, x: Tensor, direction: Tensor) -> Tensor:
-        """`x` [B, ...] after a step down `direction` [B, ...], not yet projected."""
-        return torch.add(x, space.steepest(direction), alpha=-self.step * space.eps)
+        space = search.space
+        steepest = space.steepest(direction)
+        moved = torch.add(walks.x, steepest, alpha=-self.step * space.eps)
+        return space.project(walks.given, moved)
