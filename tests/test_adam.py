@@ -6,7 +6,7 @@ from arena.attacks.engines.adam import Adam
 
 
 def reference(gradients):
-    """What `torch.optim.Adam` does to a variable [n] that gets these gradients [T, n], each step."""
+    """The steps [T, n] of `torch.optim.Adam` for these gradients [T, n]."""
     x = torch.zeros_like(gradients[0])
     optimizer, steps = torch.optim.Adam([x], lr=1.0), []
     for gradient in gradients:

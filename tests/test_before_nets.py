@@ -264,9 +264,9 @@ def test_attacks_on_what_they_are_not_for_are_refused():
     camouflage, deletion = MinimumCostCamouflage(), WorstDeletion()
     net = ModuleClassifier(MLP((8,)).build((4,), 2, 0), 2)
     data = some_data(20, 4)
-    with pytest.raises(ValueError, match="actions=Linf does not price; use actions=feature_change"):
+    with pytest.raises(ValueError, match="cannot serve actions=Linf; use actions=feature_changes"):
         attacked(camouflage, net, data, Linf(0.1), ERROR)
-    with pytest.raises(ValueError, match="actions=Linf does not mean; use actions=deletions"):
+    with pytest.raises(ValueError, match="cannot serve actions=Linf; use actions=deletions"):
         attacked(deletion, net, data, Linf(0.1), ERROR)
     for attack, space in ((camouflage, FeatureChanges()), (deletion, Deletions())):
         with pytest.raises(ValueError, match=f"{type(attack).__name__} is exact against linear"):

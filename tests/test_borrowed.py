@@ -172,7 +172,7 @@ def test_a_target_is_told_and_examples_of_its_class_are_not_touched():
     [
         ({}, Linf(0.1), QueryPrice(ERROR), r"not at cost=QueryPrice.*use cost=negation"),
         ({}, Linf(0.1), ErrorRate(), r"not at cost=ErrorRate"),
-        ({}, Pool(), ERROR, r"plays in norm balls, not Pool"),
+        ({}, Pool(), ERROR, "cannot serve actions=Pool; use actions=l0, l1, l2 or linf"),
         ({"eps": 0.3}, Linf(0.1), ERROR, r"is given eps in its options; set attacker\.actions"),
     ],
 )

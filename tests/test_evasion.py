@@ -410,9 +410,9 @@ def test_a_refusing_model_can_be_attacked_through_its_refusal_column():
 
 
 def test_setups_that_cannot_work_are_refused_at_once():
-    with pytest.raises(Unplayable, match="Replay sends one input in place of all others"):
+    with pytest.raises(Unplayable, match="Replay cannot serve actions=Linf; use actions=pool"):
         evasion(attacker(Replay(), Knowledge.black_box("labels")))
-    with pytest.raises(Unplayable, match="PGD perturbs inputs and cannot serve actions=Pool"):
+    with pytest.raises(Unplayable, match="PGD cannot serve actions=Pool; use actions=linf, l2, l1"):
         evasion(attacker(actions=Pool()))
     with pytest.raises(Unplayable, match="restarts without random_start"):
         evasion(attacker(PGD(restarts=2, random_start=False)))

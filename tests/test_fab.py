@@ -99,5 +99,5 @@ def test_restarts_begin_elsewhere_and_never_hurt():
 
 
 def test_other_spaces_are_refused():
-    with pytest.raises(ValueError, match="not in L0"):
+    with pytest.raises(ValueError, match="FAB cannot serve actions=L0; use actions=linf, l2 or l1"):
         play(FAB(), L0(3, BOX), linear_model(), points())

@@ -149,5 +149,5 @@ def test_a_defender_who_rounds_nothing_and_another_ball_are_refused():
     model = detector(0.5, squeezer=GaussianNoise(0.1))
     with pytest.raises(ValueError, match="compares answers to those after BitDepth"):
         LevelsFirst().respond(turn_against(model, DATA))
-    with pytest.raises(ValueError, match="actions=linf"):
+    with pytest.raises(ValueError, match="LevelsFirst cannot serve actions=L2; use actions=linf"):
         LevelsFirst().check(attacker(LevelsFirst(), actions=L2(1.0)))

@@ -250,7 +250,7 @@ def test_a_step_of_deepfool_is_a_pass_and_a_gradient_for_each_candidate(candidat
 @pytest.mark.parametrize(
     ("attack", "space", "advice"),
     [
-        (DDN(), Linf(0.1), "use actions=l2"),
+        (DDN(), Linf(0.1), "use actions=l2, or strategy=fmn"),
         (SigmaZero(), L2(0.1), "use actions=l0"),
         (DeepFool(), L0(3), "use actions=linf, l2 or l1"),
     ],

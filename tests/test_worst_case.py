@@ -102,7 +102,7 @@ def test_its_needs_are_those_of_the_parts_together():
 
 
 def test_parts_that_do_not_fit_are_refused_by_name():
-    with pytest.raises(ValueError, match="APGD steps in L-inf and L2 balls"):
+    with pytest.raises(ValueError, match="APGD cannot serve actions=L1; use actions=linf or l2"):
         play(WorstCase((PGD(), APGD())), L1(1.0, BOX), MODULE, points())
     with pytest.raises(ValueError, match="list at least one attack"):
         WorstCase(())

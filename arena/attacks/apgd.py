@@ -1,6 +1,7 @@
 """Auto-PGD: a descent with momentum that sets its own step sizes."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from arena.actions.lp import L2, Linf
 from arena.attacks.engines.auto_pgd import AutoPGD, Best
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 
 _MOMENTUM = 0.75  # alpha of the paper's update (section 3.1)
 _RISING = 0.75  # rho of condition 1: the share of steps that must improve
@@ -57,14 +58,8 @@ class APGD(AutoPGD[_Own]):
     step nor the best loss has changed since (condition 2).
     """
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L-inf or L2 ball, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, Linf | L2):
-            raise ValueError(
-                f"APGD steps in L-inf and L2 balls, not {player.actions}; use actions=linf or l2, "
-                "or strategy=apgd_l1"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2)
+    instead: ClassVar[str] = "strategy=apgd_l1"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Own:
         """At random in the space, aimed at the target of its number."""

@@ -1,6 +1,7 @@
 """Auto-PGD for L1 balls: sparse steps, in balls that shrink to the given one."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,9 +9,9 @@ from torch import Tensor
 from arena import chance
 from arena.actions.lp import L1
 from arena.attacks.engines.auto_pgd import AutoPGD, Best
-from arena.attacks.engines.descent import Search, require_perturbations
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 
 _BALLS = ((0.3, 3.0), (0.3, 2.0), (0.4, 1.0))  # shares of the steps, in balls of so many eps
 _SHRINK = 1.5  # by which steps and sparsity go down (Algorithm 1)
@@ -50,11 +51,8 @@ class APGDL1(AutoPGD[_Sparse]):
     (section 4.3).
     """
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L1 ball, or the cost has no surrogate."""
-        space = require_perturbations(player, "APGDL1")
-        if not isinstance(space, L1):
-            raise ValueError(f"APGDL1 steps in L1 balls, not {space}; use actions=l1")
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L1,)
+    instead: ClassVar[str] = "strategy=apgd"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Sparse:
         """At normal noise, projected onto the largest ball, which leaves few coordinates of it."""

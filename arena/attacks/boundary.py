@@ -8,7 +8,8 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2, Linf
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk, wide
+from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count
 from arena.knowledge import LabelView
@@ -43,7 +44,7 @@ class Boundary(BoundaryWalk):
     steps: Count = 10_000
     init_trials: Count = 100
 
-    balls: ClassVar[tuple[type[L2 | Linf], ...]] = (L2,)
+    spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (L2,)
 
     def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
         walk = _Walk(turn, view, rows)

@@ -1,6 +1,7 @@
 """Carlini & Wagner: distance and loss in one objective, over a variable that keeps to the box."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.tradeoff import Weights
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive
 
 
@@ -45,14 +46,8 @@ class CarliniWagner(MinimumNorm[_Searching]):
     weight: Positive = 1.0
     lr: Positive = 0.1
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L2, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L2):
-            raise ValueError(
-                f"CarliniWagner measures in L2, not in {player.actions}; use actions=l2, or "
-                "strategy=carlini_wagner_linf or carlini_wagner_l0"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L2,)
+    instead: ClassVar[str] = "strategy=carlini_wagner_linf or carlini_wagner_l0"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Searching:
         """At the input."""

@@ -1,6 +1,7 @@
 """Carlini & Wagner for L0: the features that matter least to an L2 attack are given up in turn."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from arena.attacks.engines.boxed import Boxed
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive, Share
 
 
@@ -66,13 +67,8 @@ class CarliniWagnerL0(MinimumNorm[_Shrinking]):
     lr: Positive = 0.1
     share: Share = 0.3
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L0, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L0):
-            raise ValueError(
-                f"CarliniWagnerL0 counts features, not as {player.actions}; use actions=l0"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L0,)
+    instead: ClassVar[str] = "strategy=carlini_wagner or carlini_wagner_linf"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Shrinking:
         """At the input, with every feature free."""

@@ -1,6 +1,7 @@
 """Carlini & Wagner for L-inf: whatever moves further than a bound is pulled back; it is lowered."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from arena.attacks.engines.boxed import Boxed
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive
 
 _FACTOR = 0.9  # what a success lowers the bound to, as a share of the mistake's size
@@ -60,13 +61,8 @@ class CarliniWagnerLinf(MinimumNorm[_Bound]):
     weight: Positive = 1.0
     lr: Positive = 1.0
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L-inf, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, Linf):
-            raise ValueError(
-                f"CarliniWagnerLinf measures in L-inf, not in {player.actions}; use actions=linf"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf,)
+    instead: ClassVar[str] = "strategy=carlini_wagner or carlini_wagner_l0"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Bound:
         """At the input, with a bound that holds nothing back."""

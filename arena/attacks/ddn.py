@@ -1,6 +1,7 @@
 """DDN: a walk of fixed direction lengths on a sphere that shrinks at a mistake and else grows."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from arena.actions.lp import L2
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive, Share
 
 
@@ -49,14 +50,8 @@ class DDN(MinimumNorm[_Sphere]):
     last_gamma: Share = 0.001
     radius: Positive = 1.0
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L2 ball or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L2):
-            raise ValueError(
-                f"DDN walks on Euclidean spheres and cannot serve "
-                f"actions={type(player.actions).__name__}; use actions=l2, or strategy=fmn"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L2,)
+    instead: ClassVar[str] = "strategy=fmn"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Sphere:
         """At the input, all with the same norm."""

@@ -1,15 +1,16 @@
 """DeepFool: step after step onto the nearest of the linearised boundaries, until one is crossed."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from arena.actions.lp import L0
+from arena.actions.lp import L1, L2, Linf
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, NonNegative
 
 _BEYOND = 1e-5
@@ -46,14 +47,8 @@ class DeepFool(MinimumNorm[None]):
     candidates: Count = 9
     overshoot: NonNegative = 0.02
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space has no dual norm or the cost no surrogate."""
-        super().check(player)
-        if isinstance(player.actions, L0):
-            raise ValueError(
-                "DeepFool measures distances to hyperplanes, which L0 has not; "
-                "use actions=linf, l2 or l1, or strategy=sigma_zero"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2, L1)
+    instead: ClassVar[str] = "strategy=sigma_zero"
 
     def begin(self, search: Search, walks: Walks[None]) -> None:
         """At the input."""

@@ -1,7 +1,7 @@
 """EAD: Carlini & Wagner's objective under an elastic net, whose mistakes change few features."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.tradeoff import Weights
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, NonNegative, Positive
 
 
@@ -53,11 +53,7 @@ class EAD(MinimumNorm[_Shrinking]):
     lr: Positive = 0.01
     rule: Literal["l1", "en"] = "l1"
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L1, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L1):
-            raise ValueError(f"EAD measures in L1, not in {player.actions}; use actions=l1")
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L1,)
 
     def begin(self, search: Search, walks: Walks[None]) -> _Shrinking:
         """At the input."""

@@ -1,18 +1,18 @@
 """FAB: walks along the decision boundary towards the given input."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from arena.actions.lp import L1, L2, Linf
-from arena.attacks.engines.descent import Search, require_perturbations
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.losses import margin
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
 from arena.classification import Perturbations
-from arena.core import Player
 from arena.fields import Count, Positive, Share
 
 
@@ -54,11 +54,7 @@ class FAB(MinimumNorm[_Mistaken]):
     overshoot: Positive = 1.05
     back: Share = 0.9
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is no L-inf, L2 or L1 ball, or the cost no surrogate."""
-        space = require_perturbations(player, "FAB")
-        if not isinstance(space, Linf | L2 | L1):
-            raise ValueError(f"FAB projects in L-inf, L2 and L1, not in {space}; use one of these")
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2, L1)
 
     def variants(self, search: Search) -> int:
         """A walk a target and restart."""

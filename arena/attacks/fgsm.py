@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from arena.attacks.engines.descent import require_perturbations
+from arena.attacks.engines.descent import require_surrogate
+from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.unjudged import last_of
+from arena.classification import Perturbations
 from arena.core import Player, Strategy, Turn
 from arena.fields import Positive
 from arena.knowledge import View, WhiteBox
@@ -34,14 +36,16 @@ class FGSM(Strategy):
     labels: Literal["truth", "answer"] = "truth"
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Perturbations,)
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the space is no ball, or the cost has no surrogate."""
-        require_perturbations(player, "FGSM")
+        serving(player, "FGSM", self.spaces)
+        require_surrogate(player, "FGSM")
 
     def respond(self, turn: Turn) -> Tensor:
         """The inputs after one step, [B, ...]."""
-        space, keys = require_perturbations(turn.player, "FGSM"), turn.keys
+        space, keys = serving(turn.player, "FGSM", self.spaces), turn.keys
         view, classes = turn.see("defender", WhiteBox), turn.data.classes
 
         def answered(logits: Tensor) -> Tensor:

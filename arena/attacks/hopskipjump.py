@@ -8,7 +8,8 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk, wide
+from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count
 from arena.knowledge import LabelView

@@ -1,6 +1,7 @@
 """JSMA: the two features that most help one answer and hurt the others, again and again."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from arena.attacks.engines.descent import Search
 from arena.attacks.engines.losses import margin
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count
 
 _FIRST = 32
@@ -42,16 +43,12 @@ class JSMA(MinimumNorm[None]):
     theta: float = 1.0
     targets: Count = 1
 
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L0,)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < abs(self.theta) <= 1:
             raise ValueError(f"JSMA.theta = {self.theta} must be between -1 and 1, and not 0")
-
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L0, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L0):
-            raise ValueError(f"JSMA changes few features, not {player.actions}; use actions=l0")
 
     def variants(self, search: Search) -> int:
         """A walk a target."""

@@ -1,6 +1,7 @@
 """L-BFGS: the first attack on neural networks, a quasi-Newton descent inside the box."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.tradeoff import Weights
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive
 
 _DECREASE = 1e-4  # Armijo's condition: the share of the promised decrease that must be had
@@ -68,13 +69,7 @@ class LBFGS(MinimumNorm[_Newton]):
     weight: Positive = 1.0
     memory: Count = 5
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L2, or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L2):
-            raise ValueError(
-                f"LBFGS looks for small L2 norms, not in {player.actions}; use actions=l2"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L2,)
 
     def begin(self, search: Search, walks: Walks[None]) -> _Newton:
         """At the input."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from arena import chance
 from arena.actions.lp import Linf
 from arena.attacks.engines import losses
-from arena.attacks.engines.descent import Best, require_perturbations
+from arena.attacks.engines.descent import Best, require_surrogate
 from arena.attacks.engines.looks import Compares, Looks, compares, side_by_side
+from arena.attacks.engines.spaces import serving
 from arena.classification import decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count, Positive
@@ -72,14 +73,12 @@ class LevelsFirst(Strategy):
     restarts: Count = 1
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+    spaces: ClassVar[tuple[type[Linf], ...]] = (Linf,)
 
     def check(self, player: Player) -> None:
         """Raises ValueError if the space is no L-inf ball, or the cost has no surrogate."""
-        if not isinstance(require_perturbations(player, "LevelsFirst"), Linf):
-            raise ValueError(
-                f"LevelsFirst moves values each in an interval of its own, not in {player.actions};"
-                " use actions=linf"
-            )
+        serving(player, "LevelsFirst", self.spaces)
+        require_surrogate(player, "LevelsFirst")
 
     def respond(self, turn: Turn) -> Tensor:
         """The best inputs found, [B, ...].
@@ -128,7 +127,7 @@ class _Search:
         cost, y = turn.player.cost, turn.data.y
         self.floor = losses.prices(cost, y, classes, classes).amin(1)
         self.wins = losses.winning(losses.prices(cost, y, classes, classes))
-        space = require_perturbations(turn.player, "LevelsFirst")
+        space = serving(turn.player, "LevelsFirst", how.spaces)
         self.eps, project = space.eps, space.projection(turn.data.x)
         self.low, self.high = project(turn.data.x - self.eps), project(turn.data.x + self.eps)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from arena.actions.features import FeatureChanges
 from arena.attacks.engines import losses
 from arena.attacks.engines.linear import Linear, linear
+from arena.attacks.engines.spaces import serving
 from arena.core import Cost, Player, Strategy, Turn
 from arena.costs import MovePrice
 from arena.knowledge import View, WhiteBox
@@ -47,15 +48,11 @@ class MinimumCostCamouflage(Strategy):
     persist: bool = False
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+    spaces: ClassVar[tuple[type[FeatureChanges], ...]] = (FeatureChanges,)
 
     def check(self, player: Player) -> None:
         """Raises ValueError unless features may be changed, each at a price."""
-        if not isinstance(player.actions, FeatureChanges):
-            raise ValueError(
-                f"MinimumCostCamouflage pays for changes of features, which "
-                f"actions={type(player.actions).__name__} does not price; use "
-                "actions=feature_changes"
-            )
+        serving(player, "MinimumCostCamouflage", self.spaces)
 
     def respond(self, turn: Turn) -> Tensor:
         """The camouflaged inputs, [B, ...].
@@ -75,8 +72,8 @@ class MinimumCostCamouflage(Strategy):
         return turn.each_batch(lambda rows: self._camouflage(turn.on(rows), plan, view.on(rows)))
 
     def _camouflage(self, turn: Turn, plan: Linear, view: WhiteBox) -> Tensor:
-        space, given, y = turn.player.actions, turn.data.x, turn.data.y
-        assert isinstance(space, FeatureChanges)
+        space = serving(turn.player, "MinimumCostCamouflage", self.spaces)
+        given, y = turn.data.x, turn.data.y
         logits = plan.logits(given)
         gap = (logits.gather(1, y[:, None]) - logits.gather(1, 1 - y[:, None])).squeeze(1)
         takes, to = changes(space, given.flatten(1), plan.weight[y] - plan.weight[1 - y])

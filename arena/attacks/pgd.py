@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.descent import Search, require_perturbations
+from arena.attacks.engines.descent import Search
 from arena.attacks.engines.fixed_steps import FixedSteps
+from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.unjudged import last_of
 from arena.attacks.engines.walks import Walks
 from arena.core import Turn
@@ -43,7 +44,7 @@ class PGD(FixedSteps[None]):
         """The inputs found, [B, ...]."""
         if self.returns == "best":
             return super().respond(turn)
-        space, keys = require_perturbations(turn.player, "PGD"), chance.fold(turn.keys, 0)
+        space, keys = serving(turn.player, "PGD", self.spaces), chance.fold(turn.keys, 0)
         view = turn.see("defender", WhiteBox)
         if self.precision == "bfloat16":
             view = view.rounded(torch.bfloat16)

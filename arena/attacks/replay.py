@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from arena.actions.pool import Pool
+from arena.attacks.engines.spaces import serving
 from arena.core import Player, Strategy, Turn
 from arena.knowledge import INVALID, LabelView, View
 
@@ -20,14 +22,11 @@ class Replay(Strategy):
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
+    spaces: ClassVar[tuple[type[Pool], ...]] = (Pool,)
 
     def check(self, player: Player) -> None:
         """Raises ValueError unless one input may be sent in place of another."""
-        if type(player.actions).__name__ != "Pool":
-            raise ValueError(
-                f"Replay sends one input in place of all others, which "
-                f"actions={type(player.actions).__name__} does not allow; use actions=pool"
-            )
+        serving(player, "Replay", self.spaces)
 
     def respond(self, turn: Turn) -> Tensor:
         """The same mistake in every place, [B, ...]."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from arena.attacks.engines.adam import Adam
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.minimum_norm import MinimumNorm
 from arena.attacks.engines.walks import PerWalk, Walks
-from arena.core import Player
+from arena.classification import Perturbations
 from arena.fields import Count, Positive, Share
 
 
@@ -49,14 +50,8 @@ class SigmaZero(MinimumNorm[_Cut]):
     threshold: Share = 0.3
     adapt: Share = 0.01
 
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is not L0 or the cost has no surrogate."""
-        super().check(player)
-        if not isinstance(player.actions, L0):
-            raise ValueError(
-                f"sigma-zero counts changed features and cannot serve "
-                f"actions={type(player.actions).__name__}; use actions=l0, or strategy=fmn"
-            )
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (L0,)
+    instead: ClassVar[str] = "strategy=fmn"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Cut:
         """At the input."""

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk, wide
+from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count, Share
 from arena.knowledge import LabelView

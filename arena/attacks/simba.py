@@ -2,15 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2, Linf
-from arena.attacks.engines.descent import require_perturbations
 from arena.attacks.engines.scored import Scored, ScoreSearch
+from arena.attacks.engines.spaces import serving
+from arena.attacks.engines.walks import wide
 from arena.core import Player
 from arena.fields import Count, Positive
 
@@ -43,24 +44,17 @@ class SimBA(ScoreSearch):
     step: Positive = 0.2
     basis: Literal["pixel", "dct"] = "pixel"
 
-    def space(self, player: Player) -> Linf | L2:
-        """The player's space; ValueError if it is no such ball, or the cost has no surrogate."""
-        space = require_perturbations(player, "SimBA")
-        if not isinstance(space, Linf | L2):
-            raise ValueError(
-                f"SimBA moves in L-inf and L2 balls, not {space}; use actions=linf or l2"
-            )
-        return space
+    spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (Linf, L2)
 
     def run(self, search: Scored, player: Player) -> None:
         """Offers a vector at each step, forwards or backwards."""
-        space, vectors = self.space(player), _Basis(self.basis, search.given)
+        space, vectors = serving(player, "SimBA", self.spaces), _Basis(self.basis, search.given)
         order = vectors.order(search.keys)
         drawn, sign = torch.zeros_like(search.rows), torch.ones_like(search.cost)
         for _, on in search.steps(self.steps):
             q = vectors.at(order[on, drawn[on] % order.shape[1]])
-            unit = q / space.size(torch.zeros_like(q), q).reshape(-1, 1, 1, 1)
-            length = (self.step * space.eps * sign[on]).reshape(-1, 1, 1, 1)
+            unit = q / wide(space.size(torch.zeros_like(q), q), q)
+            length = wide(self.step * space.eps * sign[on], q)
             x = space.project(search.given[on], search.x[on] + length * unit)
             done = search.offer(on, x) | (sign[on] < 0)
             drawn[on] += done.long()

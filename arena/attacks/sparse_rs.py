@@ -2,14 +2,15 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L0
-from arena.attacks.engines.descent import require_perturbations
 from arena.attacks.engines.scored import Scored, ScoreSearch
+from arena.attacks.engines.spaces import serving
 from arena.core import Player
 from arena.fields import Count, Share
 
@@ -42,16 +43,11 @@ class SparseRS(ScoreSearch):
     steps: Count = 1000
     alpha_init: Share = 0.3
 
-    def space(self, player: Player) -> L0:
-        """The player's space; ValueError if it is no L0 ball, or the cost has no surrogate."""
-        space = require_perturbations(player, "Sparse-RS")
-        if not isinstance(space, L0):
-            raise ValueError(f"Sparse-RS moves in L0 balls, not {space}; use actions=l0")
-        return space
+    spaces: ClassVar[tuple[type[L0], ...]] = (L0,)
 
     def run(self, search: Scored, player: Player) -> None:
         """Offers a random set, then exchanges in what is held."""
-        space, given = self.space(player), search.given.flatten(1)
+        space, given = serving(player, "SparseRS", self.spaces), search.given.flatten(1)
         n = given.shape[1]
         k = min(space.eps, n - 1)
         if k == 0:

@@ -4,14 +4,15 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L1, L2, Linf
-from arena.attacks.engines.descent import require_perturbations
 from arena.attacks.engines.scored import Scored, ScoreSearch
+from arena.attacks.engines.spaces import serving
 from arena.core import Player
 from arena.fields import Count, Share
 
@@ -65,18 +66,11 @@ class Square(ScoreSearch):
     p_init: Share = 0.8
     rescale: bool | None = None
 
-    def space(self, player: Player) -> Linf | L2 | L1:
-        """The player's space; ValueError if it is no such ball, or the cost has no surrogate."""
-        space = require_perturbations(player, "Square")
-        if not isinstance(space, Linf | L2 | L1):
-            raise ValueError(
-                f"Square moves in L-inf, L2 and L1 balls, not {space}; use actions=linf, l2 or l1"
-            )
-        return space
+    spaces: ClassVar[tuple[type[Linf] | type[L2] | type[L1], ...]] = (Linf, L2, L1)
 
     def run(self, search: Scored, player: Player) -> None:
         """Offers the start, then a move of what is held at each step."""
-        space, given = self.space(player), search.given
+        space, given = serving(player, "Square", self.spaces), search.given
         moves = _Squares(space, given) if isinstance(space, Linf) else _Bumps(space, given)
         rescale = not isinstance(space, L2) if self.rescale is None else self.rescale
         whole = self.steps if rescale else 10_000

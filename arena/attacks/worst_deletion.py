@@ -11,6 +11,8 @@ from torch.nn.functional import one_hot
 from arena.actions.deletions import Deletions
 from arena.attacks.engines import losses
 from arena.attacks.engines.linear import Linear, linear
+from arena.attacks.engines.spaces import serving
+from arena.attacks.engines.walks import wide
 from arena.core import Labelled, Player, Strategy, Turn
 from arena.knowledge import View, WhiteBox
 
@@ -26,14 +28,11 @@ class WorstDeletion(Strategy):
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+    spaces: ClassVar[tuple[type[Deletions], ...]] = (Deletions,)
 
     def check(self, player: Player) -> None:
         """Raises ValueError unless features may be deleted."""
-        if not isinstance(player.actions, Deletions):
-            raise ValueError(
-                f"WorstDeletion deletes features, which actions={type(player.actions).__name__} "
-                "does not mean; use actions=deletions"
-            )
+        serving(player, "WorstDeletion", self.spaces)
 
     def respond(self, turn: Turn) -> Tensor:
         """The inputs with the worst deletions, [B, ...].
@@ -50,11 +49,9 @@ class WorstDeletion(Strategy):
                 "cost=negation of the error rate"
             )
         weights = linear(turn.see("defender", WhiteBox), turn)
-        space = turn.player.actions
-        assert isinstance(space, Deletions)
+        space = serving(turn.player, "WorstDeletion", self.spaces)
         moved = turn.each_batch(lambda rows: worst(turn.data[rows], weights, space.k))
-        useful = wins.any(1).reshape(-1, *(1,) * (moved.ndim - 1))
-        return torch.where(useful, moved, turn.data.x)
+        return torch.where(wide(wins.any(1), moved), moved, turn.data.x)
 
 
 def worst(data: Labelled, weights: Linear, k: int) -> Tensor:

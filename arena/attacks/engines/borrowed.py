@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from arena.actions.lp import L0, L1, L2, Linf, Lp
+from arena.attacks.engines.spaces import serving
+from arena.attacks.engines.walks import wide
 from arena.classification import decide
 from arena.core import Cost, IllegalMove, Player, Strategy, Turn, first
 from arena.costs import ErrorRate, Negation, Targeted
@@ -135,7 +137,8 @@ class Borrowed(Strategy):
             ValueError: If the library is absent, has no such attack, or that attack does not fit
                 the options, the space or the cost.
         """
-        space, target = _space(player, self.attack), _target(player.cost, self.attack)
+        space = serving(player, self.attack, tuple(NORMS))
+        target = _target(player.cost, self.attack)
         if taken := {"eps", "targeted"} & set(self.options):
             raise ValueError(
                 f"{self.attack} is given {', '.join(sorted(taken))} in its options; "
@@ -145,7 +148,7 @@ class Borrowed(Strategy):
         y = torch.zeros(1, dtype=torch.int64)
         with secluded(x, seed=0):
             try:
-                self.made(nn.Linear(8, 10), Job(x, y, target, _unit(space), NORMS[type(space)], 10))
+                self.made(nn.Linear(8, 10), Job(x, y, target, _unit(space), _norm(space), 10))
             except TypeError as error:
                 raise ValueError(f"{self.attack} cannot be made: {error}") from None
 
@@ -173,11 +176,11 @@ class Borrowed(Strategy):
     def _judged(self, turn: Turn, rows: Tensor, target: int | None) -> Tensor:
         """The library's outputs for `rows`, or the given inputs where they are no move."""
         given, view = turn.data[rows], turn.see("defender", WhiteBox)
-        space = _space(turn.player, self.attack)
+        space = serving(turn.player, self.attack, tuple(NORMS))
         low, high = space.box
         unit = (given.x - low) / (high - low)
         model = Facade(view, rows, unit, space.box)
-        job = Job(unit.clone(), given.y, target, _unit(space), NORMS[type(space)], given.classes)
+        job = Job(unit.clone(), given.y, target, _unit(space), _norm(space), given.classes)
         with secluded(unit, seed=int(turn.keys[rows[0]])):
             attack = self.made(model, job)
             x = self.run(attack, model, job).detach().to(unit)
@@ -194,10 +197,10 @@ class Borrowed(Strategy):
             raise IllegalMove(
                 f"{self.attack} left {space} with input {int(rows[i])} of its turn: {why}"
             )
-        x = torch.where(_like(lost, x), given.x, legal)
+        x = torch.where(wide(lost, x), given.x, legal)
         with torch.no_grad():
             answered = decide(view.logits(x, rows), given.classes)
-        return torch.where(_like(answered == INVALID, x), given.x, x)
+        return torch.where(wide(answered == INVALID, x), given.x, x)
 
 
 def options_of(make: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,14 +252,6 @@ def secluded(x: Tensor, seed: int) -> Iterator[None]:
             random.setstate(kept[1])
 
 
-def _space(player: Player, attack: str) -> Lp:
-    space = player.actions
-    if type(space) not in NORMS:
-        raise ValueError(f"{attack} plays in norm balls, not {space}; use actions=linf, l2 or l1")
-    assert isinstance(space, Lp)
-    return space
-
-
 def _target(cost: Cost, attack: str) -> int | None:
     """The class wanted; None if any other than the truth will do."""
     if isinstance(cost, Targeted):
@@ -269,11 +264,10 @@ def _target(cost: Cost, attack: str) -> int | None:
     )
 
 
+def _norm(space: Lp) -> float:
+    return next(p for kind, p in NORMS.items() if isinstance(space, kind))
+
+
 def _unit(space: Lp) -> float:
     """The radius in the unit box; L0's is a number of features in any."""
     return space.eps if isinstance(space, L0) else space.eps / (space.box[1] - space.box[0])
-
-
-def _like(flags: Tensor, x: Tensor) -> Tensor:
-    """Flags [B] in the shape that picks rows of `x` [B, ...]."""
-    return flags.reshape(-1, *(1,) * (x.ndim - 1))

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2, Linf
+from arena.attacks.engines.spaces import serving
+from arena.attacks.engines.walks import wide
 from arena.core import Player, Strategy, Turn
 from arena.knowledge import INVALID, REFUSED, LabelView, View
 
@@ -27,19 +29,13 @@ class BoundaryWalk(Strategy):
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
-    balls: ClassVar[tuple[type[L2 | Linf], ...]] = (Linf, L2)
+    spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (Linf, L2)
     """The spaces that the algorithm has a geometry for."""
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the space is none of `balls`, or answers have no cost."""
-        name, space = type(self).__name__, player.actions
-        if not isinstance(space, self.balls):
-            known = {Linf: ("L-inf", "linf"), L2: ("L2", "l2")}
-            geometry, option = zip(*(known[ball] for ball in self.balls), strict=True)
-            raise ValueError(
-                f"{name} walks in {' and '.join(geometry)} balls, not in {space}; "
-                f"use actions={' or '.join(option)}"
-            )
+        """Raises ValueError if the space is none of `spaces`, or answers have no cost."""
+        name = type(self).__name__
+        serving(player, name, self.spaces)
         try:
             player.cost.answered(*torch.zeros(2, 1, dtype=torch.int64))
         except NotImplementedError:
@@ -50,7 +46,7 @@ class BoundaryWalk(Strategy):
 
     def respond(self, turn: Turn) -> Tensor:
         """The inputs to play, [B, ...]."""
-        space = ball(turn.player)
+        space = serving(turn.player, type(self).__name__, self.spaces)
         view = turn.see("defender", LabelView)
         return turn.each_batch(
             lambda rows: space.project(turn.data.x[rows], self._nearest(turn, view, rows))
@@ -73,7 +69,8 @@ class Walk:
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:
         self.view, self.rows, self.batch_size = view, rows, turn.batch_size
-        self.space, self.cost = ball(turn.player), turn.player.cost
+        self.space = serving(turn.player, "BoundaryWalk", BoundaryWalk.spaces)
+        self.cost = turn.player.cost
         self.classes = turn.data.classes
         self.given, self.y, self.keys = turn.data.x[rows], turn.data.y[rows], turn.keys[rows]
         self.point, self.best = self.given.clone(), self.given.clone()
@@ -202,15 +199,3 @@ class Walk:
                 drift += wide(vote[:, i].abs(), voted) * used[:, i]
             votes += vote.sum(1)
         return voted, drift, votes / evaluated
-
-
-def ball(player: Player) -> Linf | L2:
-    """The player's space, which `BoundaryWalk.check` has let through."""
-    space = player.actions
-    assert isinstance(space, Linf | L2)
-    return space
-
-
-def wide(v: Tensor, like: Tensor) -> Tensor:
-    """`v` [B] with the axes to broadcast over examples shaped as those of `like` [., ...]."""
-    return v.reshape(-1, *(1,) * (like.dim() - 1))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.attacks.engines import losses
+from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.walks import S, Walks, wide
 from arena.classification import Perturbations, decide
 from arena.core import Player, Strategy, Turn
@@ -43,10 +44,19 @@ class Descent(Strategy, Generic[S]):
     precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Perturbations,)
+    """The spaces that the method has a geometry for."""
+    instead: ClassVar[str] = ""
+    """What to use in other spaces, as `strategy=...`; empty if there is nothing to advise."""
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the space or the cost does not fit a descent."""
-        require_perturbations(player, type(self).__name__)
+        """Checks the player's space and cost.
+
+        Raises:
+            ValueError: If the space is none of `spaces`, or the cost has no surrogate.
+        """
+        serving(player, type(self).__name__, self.spaces, self.instead)
+        require_surrogate(player, type(self).__name__)
 
     def respond(self, turn: Turn) -> Tensor:
         """The best inputs found, [B, ...]."""
@@ -115,7 +125,7 @@ class Search:
         self.rounded = None
         if method.precision == "bfloat16":
             self.rounded = self.view.rounded(torch.bfloat16)
-        self.space = require_perturbations(turn.player, type(method).__name__)
+        self.space = serving(turn.player, type(method).__name__, method.spaces)
         self.cost, self.classes = turn.player.cost, turn.data.classes
         self.keys = turn.keys
         self.best = Best(turn.data.x)
@@ -282,18 +292,12 @@ class Best:
         self.x.index_copy_(0, rows, torch.where(wide(better, x), x, self.x[rows]))
 
 
-def require_perturbations(player: Player, attack: str) -> Perturbations:
-    """The player's space, if it is one that a descent can walk in.
+def require_surrogate(player: Player, attack: str) -> None:
+    """Checks that the player's cost can be searched by a gradient.
 
     Raises:
-        ValueError: If the space is no `Perturbations`, or the cost has no surrogate.
+        ValueError: If the cost has no surrogate, or does not follow from answers.
     """
-    space = player.actions
-    if not isinstance(space, Perturbations):
-        raise ValueError(
-            f"{attack} perturbs inputs and cannot serve actions={type(space).__name__}; "
-            "use actions=linf, l2, l1 or l0"
-        )
     try:
         y = torch.zeros(1, dtype=torch.int64)
         player.cost.surrogate(torch.zeros(1, 2), y)
@@ -303,4 +307,3 @@ def require_perturbations(player: Player, attack: str) -> Perturbations:
             f"{attack} follows a gradient, but cost={type(player.cost).__name__} has no surrogate, "
             "or no `answered`; use an attack without gradients or give the cost both"
         ) from None
-    return space

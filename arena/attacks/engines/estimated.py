@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.descent import require_perturbations
 from arena.attacks.engines.scored import Scored, ScoreSearch
+from arena.attacks.engines.spaces import serving
+from arena.attacks.engines.walks import wide
 from arena.classification import Perturbations
 from arena.core import Player
 from arena.fields import Count, Positive
@@ -57,13 +58,9 @@ class EstimatedDescent(ScoreSearch):
         zero before the first.
         """
 
-    def space(self, player: Player) -> Perturbations:
-        """The player's space; ValueError if it or the cost does not fit a descent."""
-        return require_perturbations(player, type(self).__name__)
-
     def run(self, search: Scored, player: Player) -> None:
         """Offers every point that the walks come to."""
-        space, x = self.space(player), search.given.clone()
+        space, x = serving(player, type(self).__name__, self.spaces), search.given.clone()
         memory = torch.zeros(self.moments, *x.shape, device=x.device)
         for step, on in search.steps(self.steps, queries=3):
             t, here = step + 1, x[on]
@@ -101,5 +98,5 @@ class EstimatedDescent(ScoreSearch):
             # One probe of each owner at a time: in a fixed order, whatever came together.
             for i in range(first, min(first + together, most)):
                 part = pair == i
-                total[owner[part]] += slope[part].reshape(-1, *(1,) * (x.dim() - 1)) * u[part]
-        return total / pairs.reshape(-1, *(1,) * (x.dim() - 1))
+                total[owner[part]] += wide(slope[part], x) * u[part]
+        return total / wide(pairs, x)

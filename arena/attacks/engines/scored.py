@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from arena.attacks.engines.descent import require_surrogate
+from arena.attacks.engines.spaces import serving
 from arena.classification import Perturbations, decide
 from arena.core import Cost, Player, Strategy, Turn
 from arena.knowledge import INVALID, REFUSED, ScoreView, View
@@ -22,10 +24,17 @@ class ScoreSearch(Strategy):
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": ScoreView}
+    spaces: ClassVar[tuple[type[Perturbations], ...]] = (Perturbations,)
+    """The spaces that the search has moves for."""
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the search does not fit the space, or the cost has no surrogate."""
-        self.space(player)
+        """Checks the player's space and cost.
+
+        Raises:
+            ValueError: If the space is none of `spaces`, or the cost has no surrogate.
+        """
+        serving(player, type(self).__name__, self.spaces)
+        require_surrogate(player, type(self).__name__)
 
     def respond(self, turn: Turn) -> Tensor:
         """The best inputs found, [B, ...]."""
@@ -43,14 +52,6 @@ class ScoreSearch(Strategy):
         The surrogate of the cost, unless a method's paper says otherwise.
         """
         return cost.surrogate(scores, y, classes)
-
-    @abstractmethod
-    def space(self, player: Player) -> Perturbations:
-        """The player's space.
-
-        Raises:
-            ValueError: If the search cannot serve it, or the cost has no surrogate.
-        """
 
     @abstractmethod
     def run(self, search: "Scored", player: Player) -> None:
