@@ -4,7 +4,7 @@ import torch
 from hyperplane import BOX, make, nearest, problem, radius
 
 from arena.actions.lp import L2
-from arena.attacks.boundary import FIRST, RATE, Boundary, _Walk
+from arena.attacks.boundary import FIRST, RATE, Boundary, _Steps
 from arena.knowledge import LabelView
 
 SPACE = L2(1e-3, BOX)
@@ -14,7 +14,7 @@ def walking(n=6):
     """Walks that have bisected once, and the model, which forgets what it was asked so far."""
     model, x, y = problem(n=n)
     turn, _ = make(Boundary(), model, x, y, SPACE)
-    walk = _Walk(turn, turn.see("defender", LabelView), torch.arange(n))
+    walk = _Steps(turn, turn.see("defender", LabelView), torch.arange(n))
     walk.theta = 2.0**-20
     on = walk.bisect(walk.start(10))
     assert len(on) == n

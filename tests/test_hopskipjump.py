@@ -7,7 +7,7 @@ from hyperplane import BOX, Linear, nearest, problem, radius
 from torch import Tensor
 
 from arena.actions.lp import L2, Linf, Lp
-from arena.attacks.hopskipjump import HopSkipJump, _Walk
+from arena.attacks.hopskipjump import HopSkipJump, _Jumps
 from arena.knowledge import LabelView, Ledger
 
 
@@ -30,18 +30,18 @@ def test_it_comes_close_to_the_distance_of_the_hyperplane(ball, dual, within):
     assert (early > 1.2).all()
 
 
-def walking(space: Lp, n: int, budget: int | None = None) -> tuple[Linear, Ledger, _Walk, Tensor]:
+def walking(space: Lp, n: int, budget: int | None = None) -> tuple[Linear, Ledger, _Jumps, Tensor]:
     """Walks that have bisected once."""
     model, x, y = problem(n=n)
     turn, ledger = make(model, x, y, space, budget=budget)
-    walk = _Walk(turn, turn.see("defender", LabelView), torch.arange(n))
+    walk = _Jumps(turn, turn.see("defender", LabelView), torch.arange(n))
     on = walk.bisect(walk.start(10))
     assert len(on) == n
     model.asked.clear()
     return model, ledger, walk, on
 
 
-def place(model: Linear, walk: _Walk, deep: float) -> Tensor:
+def place(model: Linear, walk: _Jumps, deep: float) -> Tensor:
     """Puts the only walk at an L2 distance `deep` beyond the boundary; returns the unit normal."""
     normal = (model.w[1] - model.w[0]) * (1 - 2 * walk.y)[:, None]
     scores = model.scores(walk.point)

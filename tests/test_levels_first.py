@@ -10,7 +10,7 @@ from torch import nn
 
 from arena import Labelled
 from arena.actions.lp import L2, Linf
-from arena.attacks.levels_first import LevelsFirst, _Search, squeezes
+from arena.attacks.levels_first import LevelsFirst, _LevelSearch, squeezes
 from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
@@ -101,7 +101,7 @@ def test_no_single_flip_lowers_the_margin_that_was_found(seed):
     model = network(seed)
     x = torch.rand(6, 8, generator=torch.Generator().manual_seed(seed))
     data = Labelled(x, model(x.round()).argmax(1), 3)
-    search = _Search(LevelsFirst(), turn_against(detector(0.4, model, classes=3), data))
+    search = _LevelSearch(LevelsFirst(), turn_against(detector(0.4, model, classes=3), data))
     rows = torch.arange(6)
     levels = search.levels(rows)
     free = (x > 0.3) & (x <= 0.7)
@@ -126,7 +126,7 @@ def test_of_a_linear_model_the_best_of_all_levels_is_found():
         model = nn.Linear(8, 2)
     x = 0.35 + 0.3 * torch.rand(4, 8, generator=torch.Generator().manual_seed(0))
     data = Labelled(x, torch.zeros(4, dtype=torch.int64), 2)
-    search = _Search(LevelsFirst(), turn_against(detector(0.4, model), data))
+    search = _LevelSearch(LevelsFirst(), turn_against(detector(0.4, model), data))
     logits = model(search.levels(torch.arange(4)))
     all_levels = torch.tensor([*itertools.product((0.0, 1.0), repeat=8)])
     every = model(all_levels)

@@ -8,7 +8,7 @@ from hyperplane import BOX, Linear, make, nearest, problem, radius
 
 from arena import chance
 from arena.actions.lp import L2, Linf
-from arena.attacks.sign_opt import SignOPT, _Walk, _waves
+from arena.attacks.sign_opt import SignOPT, _Turns, _waves
 from arena.knowledge import LabelView
 
 
@@ -16,7 +16,7 @@ def walking(space, shape=(25,), n=3, frequencies=1.0):
     """Walks that have bisected once, and the model, which forgets what it was asked so far."""
     model, x, y = problem(d=math.prod(shape), n=n)
     turn, _ = make(SignOPT(), model, x.reshape(-1, *shape), y, space)
-    walk = _Walk(turn, turn.see("defender", LabelView), torch.arange(n), frequencies)
+    walk = _Turns(turn, turn.see("defender", LabelView), torch.arange(n), frequencies)
     walk.theta = 2.0**-20
     on = walk.bisect(walk.start(10))
     assert len(on) == n

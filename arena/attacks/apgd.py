@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from arena.actions.lp import L2, Linf
-from arena.attacks.engines.auto_pgd import AutoPGD, Best
+from arena.attacks.engines.auto_pgd import AutoPGD, BestPlace
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.walks import PerWalk, Walks
 from arena.classification import Perturbations
@@ -27,7 +27,7 @@ def checkpoints(steps: int) -> list[int]:
 
 
 @dataclass
-class _Own(PerWalk):
+class _Pace(PerWalk):
     """What decides on the length of each walk's next step; all but `best` and `before` are [L].
 
     Attributes:
@@ -40,7 +40,7 @@ class _Own(PerWalk):
         cut_then: Whether the step was halved there.
     """
 
-    best: Best
+    best: BestPlace
     before: Tensor
     length: Tensor
     last: Tensor
@@ -50,7 +50,7 @@ class _Own(PerWalk):
 
 
 @dataclass(frozen=True)
-class APGD(AutoPGD[_Own]):
+class APGD(AutoPGD[_Pace]):
     """Croce & Hein 2020 (2003.01690), Algorithm 1, on the loss that it is given.
 
     The step begins at twice eps. At each checkpoint it is halved, and the walk taken back to its
@@ -61,12 +61,12 @@ class APGD(AutoPGD[_Own]):
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2)
     instead: ClassVar[str] = "strategy=apgd_l1"
 
-    def begin(self, search: Search, walks: Walks[None]) -> _Own:
+    def begin(self, search: Search, walks: Walks[None]) -> _Pace:
         """At random in the space, aimed at the target of its number."""
         walks.x = search.space.sample(walks.given, walks.key)
         search.aim(walks, self.targets)
-        best = Best.unknown(walks)
-        return _Own(
+        best = BestPlace.unknown(walks)
+        return _Pace(
             best,
             before=walks.x,
             length=walks.zeros() + 2.0,
@@ -76,7 +76,9 @@ class APGD(AutoPGD[_Own]):
             cut_then=~walks.flags(),
         )
 
-    def advance(self, search: Search, walks: Walks[_Own], loss: Tensor, gradient: Tensor) -> Tensor:
+    def advance(
+        self, search: Search, walks: Walks[_Pace], loss: Tensor, gradient: Tensor
+    ) -> Tensor:
         """A step with momentum from where the walk is, or from its best place."""
         own, space = walks.own, search.space
         own.best.remember(walks.x, loss, gradient)
@@ -91,7 +93,7 @@ class APGD(AutoPGD[_Own]):
         own.before = x
         return space.project(walks.given, moved)
 
-    def _judged(self, walks: Walks[_Own], gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, walks: Walks[_Pace], gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Where to go on from, with the gradient there; steps that did not pay are halved."""
         own, width = walks.own, self._interval(walks.t)
         at = width > 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L1
-from arena.attacks.engines.auto_pgd import AutoPGD, Best
+from arena.attacks.engines.auto_pgd import AutoPGD, BestPlace
 from arena.attacks.engines.descent import Search
 from arena.attacks.engines.walks import PerWalk, Walks
 from arena.classification import Perturbations
@@ -31,7 +31,7 @@ class _Sparse(PerWalk):
         looked: Steps since that look.
     """
 
-    best: Best
+    best: BestPlace
     length: Tensor
     moving: Tensor
     differed: Tensor
@@ -61,7 +61,7 @@ class APGDL1(AutoPGD[_Sparse]):
         search.aim(walks, self.targets)
         differs = self._differs(walks.x, walks.given)
         return _Sparse(
-            Best.unknown(walks),
+            BestPlace.unknown(walks),
             length=torch.ones_like(differs),
             moving=differs / _SHRINK,
             differed=differs,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2, Linf
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.boundary_walk import BoundaryWalk, LabelWalks
 from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count
@@ -47,7 +47,7 @@ class Boundary(BoundaryWalk):
     spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (L2,)
 
     def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Walk(turn, view, rows)
+        walk = _Steps(turn, view, rows)
         on = walk.bisect(walk.start(self.init_trials))
         for t in range(1, self.steps + 1):
             on = walk.paying(on)
@@ -58,7 +58,7 @@ class Boundary(BoundaryWalk):
         return walk.best
 
 
-class _Walk(Walk):
+class _Steps(LabelWalks):
     """Walks with the paper's two steps, of lengths `sideways` and `towards` [b], in gaps."""
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:

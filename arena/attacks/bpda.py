@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from arena.attacks.engines.wrapped import Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
 from arena.training.classifiers import committed
@@ -14,7 +14,7 @@ from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)
-class BPDA(Wrapper):
+class BPDA(AttackWrapper):
     """Athalye, Carlini & Wagner 2018 (1802.00420), section 4.1.
 
     Every `Transformation` that a classifier's modules declare, be it a preprocessing, the squeezers

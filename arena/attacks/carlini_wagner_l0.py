@@ -16,7 +16,7 @@ from arena.fields import Count, Positive, Share
 
 
 @dataclass
-class _Shrinking(PerWalk):
+class _Round(PerWalk):
     """The descent of the present round, and which features it has.
 
     Attributes:
@@ -41,7 +41,7 @@ class _Shrinking(PerWalk):
 
 
 @dataclass(frozen=True)
-class CarliniWagnerL0(MinimumNorm[_Shrinking]):
+class CarliniWagnerL0(MinimumNorm[_Round]):
     """Carlini & Wagner 2017 (1608.04644), section VI.B: their L0 attack; for L0 spaces.
 
     Rounds of `CarliniWagner` over the features that are still free. After each, those with the
@@ -70,9 +70,9 @@ class CarliniWagnerL0(MinimumNorm[_Shrinking]):
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (L0,)
     instead: ClassVar[str] = "strategy=carlini_wagner or carlini_wagner_linf"
 
-    def begin(self, search: Search, walks: Walks[None]) -> _Shrinking:
+    def begin(self, search: Search, walks: Walks[None]) -> _Round:
         """At the input, with every feature free."""
-        return _Shrinking(
+        return _Round(
             Boxed.at(walks.x, search.space.box),
             c=walks.zeros() + self.weight,
             share=walks.zeros() + self.share,
@@ -84,7 +84,7 @@ class CarliniWagnerL0(MinimumNorm[_Shrinking]):
         )
 
     def advance(
-        self, search: Search, walks: Walks[_Shrinking], loss: Tensor, gradient: Tensor
+        self, search: Search, walks: Walks[_Round], loss: Tensor, gradient: Tensor
     ) -> Tensor:
         """A step of Adam with the free features, or the start of the next round."""
         own, box = walks.own, search.space.box
@@ -109,7 +109,7 @@ class CarliniWagnerL0(MinimumNorm[_Shrinking]):
         start = torch.where(own.free, own.mistake, walks.given)
         return own.descent.restart(again, start, moved, box)
 
-    def _fewer(self, walks: Walks[_Shrinking]) -> Tensor:
+    def _fewer(self, walks: Walks[_Round]) -> Tensor:
         """The features that changed in the last mistake, less those that mattered least."""
         own = walks.own
         change = (own.mistake - walks.given).flatten(1)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from arena.attacks.engines.wrapped import Wrapped, Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper, WrappedView
 from arena.attacks.fgsm import FGSM
 from arena.core import Strategy, Turn
 from arena.fields import Positive
@@ -13,7 +13,7 @@ from arena.knowledge import WhiteBox
 
 
 @dataclass(frozen=True)
-class ClippedProbabilities(Wrapper):
+class ClippedProbabilities(AttackWrapper):
     """Plays an attack on log clip(softmax(logits), least, 1 - least), gradients through it.
 
     An attack of arena's sees logits, and follows losses whose gradients do not vanish where a model
@@ -46,7 +46,7 @@ class ClippedProbabilities(Wrapper):
         return _Clipped(view, self.least)
 
 
-class _Clipped(Wrapped):
+class _Clipped(WrappedView):
     def __init__(self, within: WhiteBox, least: float) -> None:
         super().__init__(within)
         self._least = least

@@ -16,7 +16,7 @@ from arena.fields import Count, NonNegative, Positive
 
 
 @dataclass
-class _Shrinking(PerWalk):
+class _Fista(PerWalk):
     """The weights of the search, and the last x [L, ...] of FISTA, whose y is where walks are."""
 
     weights: Weights
@@ -24,7 +24,7 @@ class _Shrinking(PerWalk):
 
 
 @dataclass(frozen=True)
-class EAD(MinimumNorm[_Shrinking]):
+class EAD(MinimumNorm[_Fista]):
     """Chen et al. 2018 (1709.04114), Algorithm 1; for L1 spaces.
 
     Minimises c * max(margin, 0) + beta * |x - x0|_1 + |x - x0|_2^2 over the box by FISTA: from y, a
@@ -55,12 +55,12 @@ class EAD(MinimumNorm[_Shrinking]):
 
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (L1,)
 
-    def begin(self, search: Search, walks: Walks[None]) -> _Shrinking:
+    def begin(self, search: Search, walks: Walks[None]) -> _Fista:
         """At the input."""
-        return _Shrinking(Weights.first(walks, self.weight), walks.x)
+        return _Fista(Weights.first(walks, self.weight), walks.x)
 
     def advance(
-        self, search: Search, walks: Walks[_Shrinking], loss: Tensor, gradient: Tensor
+        self, search: Search, walks: Walks[_Fista], loss: Tensor, gradient: Tensor
     ) -> Tensor:
         """A step of FISTA, or the start of the next search."""
         own, weights, given = walks.own, walks.own.weights, walks.given
@@ -79,7 +79,7 @@ class EAD(MinimumNorm[_Shrinking]):
         return torch.where(walks.wide(over), given, y)
 
     def rank(
-        self, search: Search, walks: Walks[_Shrinking], x: Tensor, cost: Tensor, loss: Tensor
+        self, search: Search, walks: Walks[_Fista], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Mistakes alone, the nearest by the rule first."""
         mistake, size = super().rank(search, walks, x, cost, loss)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.wrapped import Wrapped, Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper, WrappedView
 from arena.core import Turn
 from arena.fields import Count
 from arena.knowledge import WhiteBox
@@ -16,7 +16,7 @@ from arena.transformations.transformation import Transformation
 
 
 @dataclass(frozen=True)
-class EOT(Wrapper):
+class EOT(AttackWrapper):
     """Athalye et al. 2018 (1707.07397), section 2.1: attack an average over random transformations.
 
     Every pass of the inner attack becomes `draws` passes, each a query (and, backward, a gradient)
@@ -47,10 +47,10 @@ class EOT(Wrapper):
         """The view of the average."""
         # Not the coins of a wrapper within that averages over something else.
         seed = chance.seed_of(turn.seed, self.draws, self.transformation)
-        return _Average(view, self, replace(turn, seed=seed).keys)
+        return _MeanOfDraws(view, self, replace(turn, seed=seed).keys)
 
 
-class _Average(Wrapped):
+class _MeanOfDraws(WrappedView):
     """The mean of several passes; `keys` [n], one for each example of the turn."""
 
     def __init__(self, within: WhiteBox, how: EOT, keys: Tensor) -> None:

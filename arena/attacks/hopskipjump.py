@@ -8,7 +8,7 @@ from torch import Tensor
 
 from arena import chance
 from arena.actions.lp import L2
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.boundary_walk import BoundaryWalk, LabelWalks
 from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count
@@ -42,7 +42,7 @@ class HopSkipJump(BoundaryWalk):
     init_trials: Count = 100
 
     def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Walk(turn, view, rows)
+        walk = _Jumps(turn, view, rows)
         on = walk.bisect(walk.start(self.init_trials))
         for t in range(1, self.steps + 1):
             on = walk.paying(on)
@@ -54,7 +54,7 @@ class HopSkipJump(BoundaryWalk):
         return walk.best
 
 
-class _Walk(Walk):
+class _Jumps(LabelWalks):
     """Walks with HopSkipJump's estimate and step."""
 
     def direction(self, on: Tensor, evals: int, t: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from arena.attacks.engines.wrapped import Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper
 from arena.attacks.eot import EOT
 from arena.core import Turn
 from arena.fields import Share
@@ -11,7 +11,7 @@ from arena.transformations.resize_pad import ResizePad
 
 
 @dataclass(frozen=True)
-class InputDiversity(Wrapper):
+class InputDiversity(AttackWrapper):
     """Xie et al. 2019 (1803.06978), section 3.3: each pass at T(x; p), equation 5.
 
     To be put around the attack on a surrogate, so that what it finds transfers. With probability p

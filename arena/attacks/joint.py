@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from arena.attacks.engines.looks import Looks, compares, mean
-from arena.attacks.engines.wrapped import Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper
 from arena.core import Turn
 from arena.knowledge import WhiteBox
 from arena.training.classifiers import committed
 
 
 @dataclass(frozen=True)
-class Joint(Wrapper):
+class Joint(AttackWrapper):
     """He et al. 2017 (1706.04701), section 4: fool what stands behind every look alike.
 
     A detector that compares the answers to an input and to what squeezing leaves of it notices

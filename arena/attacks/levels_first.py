@@ -86,7 +86,7 @@ class LevelsFirst(Strategy):
         Raises:
             ValueError: If the defender compares nothing with rounded inputs.
         """
-        search = _Search(self, turn)
+        search = _LevelSearch(self, turn)
         for rows in turn.batches():
             # As many at once as have their candidates in one pass.
             parts = torch.split(rows, max(turn.batch_size // self.candidates, 1))
@@ -98,7 +98,7 @@ class LevelsFirst(Strategy):
         return search.best.x
 
 
-class _Search:
+class _LevelSearch:
     """One turn's search."""
 
     def __init__(self, how: LevelsFirst, turn: Turn) -> None:

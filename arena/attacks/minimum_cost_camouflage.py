@@ -9,7 +9,7 @@ from torch import Tensor
 
 from arena.actions.features import FeatureChanges
 from arena.attacks.engines import losses
-from arena.attacks.engines.linear import Linear, linear
+from arena.attacks.engines.linear import LinearLogits, linear
 from arena.attacks.engines.spaces import serving
 from arena.core import Cost, Player, Strategy, Turn
 from arena.costs import MovePrice
@@ -71,7 +71,7 @@ class MinimumCostCamouflage(Strategy):
         plan = linear(planned, turn)
         return turn.each_batch(lambda rows: self._camouflage(turn.on(rows), plan, view.on(rows)))
 
-    def _camouflage(self, turn: Turn, plan: Linear, view: WhiteBox) -> Tensor:
+    def _camouflage(self, turn: Turn, plan: LinearLogits, view: WhiteBox) -> Tensor:
         space = serving(turn.player, "MinimumCostCamouflage", self.spaces)
         given, y = turn.data.x, turn.data.y
         logits = plan.logits(given)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from arena import chance
-from arena.attacks.engines.boundary_walk import BoundaryWalk, Walk
+from arena.attacks.engines.boundary_walk import BoundaryWalk, LabelWalks
 from arena.attacks.engines.walks import wide
 from arena.core import Turn
 from arena.fields import Count, Share
@@ -51,7 +51,7 @@ class SignOPT(BoundaryWalk):
     init_trials: Count = 100
 
     def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Walk(turn, view, rows, self.frequencies)
+        walk = _Turns(turn, view, rows, self.frequencies)
         on = walk.bisect(walk.start(self.init_trials))
         for t in range(1, self.steps + 1):
             on = walk.paying(on)
@@ -63,7 +63,7 @@ class SignOPT(BoundaryWalk):
         return walk.best
 
 
-class _Walk(Walk):
+class _Turns(LabelWalks):
     """Walks that turn. `length` [b] is that of the last turn, in gaps."""
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor, frequencies: float) -> None:

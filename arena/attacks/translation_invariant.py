@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from arena.attacks.engines.wrapped import Wrapped, Wrapper
+from arena.attacks.engines.wrapped import AttackWrapper, WrappedView
 from arena.core import Turn
 from arena.fields import Whole
 from arena.knowledge import WhiteBox
 
 
 @dataclass(frozen=True)
-class TranslationInvariant(Wrapper):
+class TranslationInvariant(AttackWrapper):
     """Dong et al. 2019 (1904.02884), section 3.2: the gradient convolved with a kernel.
 
     To be put around the attack on a surrogate. The mean gradient over shifted copies of an image
@@ -44,7 +44,7 @@ class TranslationInvariant(Wrapper):
         return _Smooth(view, _gaussian(self.radius).to(turn.data.x.device))
 
 
-class _Smooth(Wrapped):
+class _Smooth(WrappedView):
     """Backward passes end in a convolution with `kernel` [2 k + 1, 2 k + 1]."""
 
     def __init__(self, within: WhiteBox, kernel: Tensor) -> None:

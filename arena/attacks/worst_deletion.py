@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from arena.actions.deletions import Deletions
 from arena.attacks.engines import losses
-from arena.attacks.engines.linear import Linear, linear
+from arena.attacks.engines.linear import LinearLogits, linear
 from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.walks import wide
 from arena.core import Labelled, Player, Strategy, Turn
@@ -54,7 +54,7 @@ class WorstDeletion(Strategy):
         return torch.where(wide(wins.any(1), moved), moved, turn.data.x)
 
 
-def worst(data: Labelled, weights: Linear, k: int) -> Tensor:
+def worst(data: Labelled, weights: LinearLogits, k: int) -> Tensor:
     """The inputs [B, ...] with at most `k` features deleted, to the least margin of the truth."""
     x = data.x.flatten(1)
     logits = weights.logits(x)

@@ -13,7 +13,7 @@ from arena.fields import Count
 
 
 @dataclass
-class Best(PerWalk):
+class BestPlace(PerWalk):
     """The best place of each walk so far, with the gradient there (both [L, ...]) and the loss [L].
 
     The loss is infinite before the first.
@@ -24,7 +24,7 @@ class Best(PerWalk):
     loss: Tensor
 
     @classmethod
-    def unknown(cls, walks: Walks[None]) -> "Best":
+    def unknown(cls, walks: Walks[None]) -> "BestPlace":
         """The state of walks that have looked at no place yet."""
         return cls(walks.x, torch.zeros_like(walks.x), walks.zeros() + torch.inf)
 

@@ -16,7 +16,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from arena.attacks.engines.wrapped import Wrapped
+from arena.attacks.engines.wrapped import WrappedView
 from arena.classification import Classifier
 from arena.core import Cost, Turn
 from arena.knowledge import Knowledge, Ledger, WhiteBox
@@ -35,12 +35,12 @@ def averaged(
     ledger = Ledger(len(turn.data), None, turn.data.x.device)
     if len(members) == 1:
         return WhiteBox("defender", knowledge, {}, members[0], ledger)
-    average = _Average(members, weights, combine)
+    average = _MeanOfMembers(members, weights, combine)
     view = WhiteBox("defender", knowledge, {}, average, ledger)
     return _MeanLoss(view, average, turn) if combine == "losses" else view
 
 
-class _Average(Classifier):
+class _MeanOfMembers(Classifier):
     """The mean of the logits, or the log of the mean probabilities, of several classifiers."""
 
     def __init__(
@@ -62,10 +62,10 @@ class _Average(Classifier):
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)
 
 
-class _MeanLoss(Wrapped):
+class _MeanLoss(WrappedView):
     """The mean logits, with the gradient of the mean loss."""
 
-    def __init__(self, within: WhiteBox, average: _Average, turn: Turn) -> None:
+    def __init__(self, within: WhiteBox, average: _MeanOfMembers, turn: Turn) -> None:
         super().__init__(within)
         self._average, self._cost, self._y = average, turn.player.cost, turn.data.y
 
@@ -81,7 +81,7 @@ class _MeanLoss(Wrapped):
 class _ByLoss(Classifier):
     """The mean logits of inputs of true class `y` [B], with the gradient of their mean cost."""
 
-    def __init__(self, average: _Average, cost: Cost, y: Tensor) -> None:
+    def __init__(self, average: _MeanOfMembers, cost: Cost, y: Tensor) -> None:
         self._average, self._cost, self._y = average, cost, y
         self.classes = average.classes
 

@@ -57,7 +57,7 @@ class BoundaryWalk(Strategy):
         """The nearest mistakes found, not necessarily legal; the given inputs where none was."""
 
 
-class Walk:
+class LabelWalks:
     """The walks of a batch of b examples; `on` and `at` are places in it (0 .. b - 1).
 
     `point` [b, ...] is where each walk is, a mistake from `start` on; `best` the nearest mistake

@@ -12,7 +12,7 @@ _TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLogits:
     """Logits w x + b in float64: `weight` [K, n] for inputs of n features, `bias` [K]."""
 
     weight: Tensor
@@ -23,7 +23,7 @@ class Linear:
         return x.flatten(1).double() @ self.weight.T + self.bias
 
 
-def linear(view: WhiteBox, turn: Turn) -> Linear:
+def linear(view: WhiteBox, turn: Turn) -> LinearLogits:
     """The weights behind a white box that is linear.
 
     Takes a pass and a gradient a class, charged to the first example of the turn, and a pass over
@@ -39,7 +39,7 @@ def linear(view: WhiteBox, turn: Turn) -> Linear:
     if len(logits) != data.classes:
         raise ValueError("the defender refuses by a logit of its own; use defender/actions=label")
     weight = [torch.autograd.grad(logit, origin, retain_graph=True)[0] for logit in logits]
-    found = Linear(torch.cat(weight).flatten(1).double(), logits.detach().double())
+    found = LinearLogits(torch.cat(weight).flatten(1).double(), logits.detach().double())
     for rows in turn.batches():
         x = data.x[rows]
         with torch.no_grad():

@@ -14,7 +14,7 @@ from arena.core import Player, Strategy, Turn
 from arena.knowledge import Answering, View, WhiteBox
 
 
-class Wrapped(WhiteBox):
+class WrappedView(WhiteBox):
     """A white box seen through something: subclasses change `logits`.
 
     Its passes are those of the view within, charged to the same ledger. Probes (`labels`,
@@ -55,12 +55,12 @@ class Wrapped(WhiteBox):
 
     def _around(self, within: WhiteBox) -> Self:
         other = copy.copy(self)
-        Wrapped.__init__(other, within)
+        WrappedView.__init__(other, within)
         return other
 
 
 @dataclass(frozen=True)
-class Wrapper(Strategy):
+class AttackWrapper(Strategy):
     """Plays another attack, on a view that it changed. Wrappers nest, the outermost acts first.
 
     Attributes:
