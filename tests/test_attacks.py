@@ -30,9 +30,9 @@ from arena.learners.networks import MLP
         (PGD(40, 0.1, returns="last"), Linf(0.3, BOX)),
         (PGD(40, 0.2), L2(0.3, BOX)),
         (PGD(40, 0.2, random_start=False), L1(0.3, BOX)),
-        (Momentum(40, 0.1), Linf(0.3, BOX)),
-        (Momentum(40, 0.1, nesterov=True), Linf(0.3, BOX)),
-        (Momentum(40, 0.2, decay=0.5), L2(0.3, BOX)),
+        (Momentum(40, 0.1, random_start=True), Linf(0.3, BOX)),
+        (Momentum(40, 0.1, random_start=True, nesterov=True), Linf(0.3, BOX)),
+        (Momentum(40, 0.2, random_start=True, decay=0.5), L2(0.3, BOX)),
         (APGD(50), Linf(0.3, BOX)),
         (APGD(50), L2(0.3, BOX)),
         (APGD(50, objective="margin"), Linf(0.3, BOX)),
@@ -152,7 +152,7 @@ def test_nan_gradients_on_some_examples_leave_the_others_alone():
 
 def test_passes_are_what_the_docstrings_promise():
     module, data = linear_model(), points()
-    _, ledger = play(PGD(steps=6, restarts=3), Linf(0.3, BOX), module, data)
+    _, ledger = play(PGD(steps=6, step=0.1, restarts=3), Linf(0.3, BOX), module, data)
     assert (ledger.queries == 21).all() and (ledger.gradients == 18).all()
     _, ledger = play(FGSM(), Linf(0.3, BOX), module, data)
     assert (ledger.queries == 1).all() and (ledger.gradients == 1).all()

@@ -17,8 +17,8 @@ from arena.costs import Negation, Refusal, Targeted
 from arena.knowledge import INVALID, REFUSED
 
 WALKS = {
-    "hopskipjump-l2": (HopSkipJump(), L2),
-    "hopskipjump-linf": (HopSkipJump(), Linf),
+    "hopskipjump-l2": (HopSkipJump(initial_evals=100), L2),
+    "hopskipjump-linf": (HopSkipJump(initial_evals=100), Linf),
     "sign_opt-l2": (SignOPT(), L2),
     "sign_opt-linf": (SignOPT(), Linf),
     "boundary-l2": (Boundary(), L2),

@@ -109,7 +109,7 @@ def test_what_fools_one_tree_fools_another():
 
 
 def test_gradients_of_what_has_none_are_refused_before_anything_trains():
-    own = Transfer((LinearSVM(), NearestNeighbors()), attack=PGD())
+    own = Transfer((LinearSVM(), NearestNeighbors()), attack=PGD(40, 0.1))
     with pytest.raises(Unplayable, match="needs a WhiteBox of its surrogate, and guess=Nearest"):
         evasion(attacker(own, Knowledge()), defender(LinearSVM()))
 

@@ -53,8 +53,8 @@ def four(n=60, seed=1):
 
 DESCENTS = [
     PGD(8, 0.3, restarts=5),
-    Momentum(8, 0.3, restarts=2),
-    Momentum(8, 0.3, nesterov=True),
+    Momentum(8, 0.3, restarts=2, random_start=True),
+    Momentum(8, 0.3, random_start=True, nesterov=True),
     APGD(12, restarts=2),
     APGD(12, objective="dlr", targets=3, restarts=2),
     FAB(8, targets=3, restarts=2),

@@ -12,7 +12,7 @@ from arena.knowledge import LabelView, Ledger
 
 
 def make(model, x, y, space, *cost, budget=None, batch_size=64, seed=0, **fields):
-    strategy = HopSkipJump(**fields)
+    strategy = HopSkipJump(**{"initial_evals": 100} | fields)
     options = {"budget": budget, "batch_size": batch_size, "seed": seed}
     return hyperplane.make(strategy, model, x, y, space, *cost, **options)
 

@@ -295,14 +295,14 @@ def test_who_runs_into_the_limit_plays_what_it_kept():
 
 
 def test_passes_and_gradients_of_a_white_box_are_counted():
-    pgd = attacker(PGD(steps=7, restarts=2))
+    pgd = attacker(PGD(steps=7, step=0.1, restarts=2))
     record = last(evasion(pgd, order="attacker_first"))
     assert record.metrics["gradients"] == 14
     assert record.metrics["queries"] == 16
 
 
 def test_whom_nothing_more_can_be_won_from_is_left_alone():
-    unbroken = last(evasion(attacker(PGD(steps=7), actions=Linf(0.0))))
+    unbroken = last(evasion(attacker(PGD(steps=7, step=0.1), actions=Linf(0.0))))
     clean = unbroken.metrics["clean_error"]
     assert 0 < clean < 1
     assert unbroken.metrics["queries"] == pytest.approx(8 - 7 * clean)

@@ -214,7 +214,7 @@ def test_sparse_rs_replaces_as_the_paper_schedules():
     ends = (0, 50, 200, 500, 1000, 2000, 4000, 6000, 8000, 9999)
     found = [SparseRS(10_000).replaced(step, 100) for step in ends]
     assert found == [int(0.3 / divisor * 100) for divisor in DIVISORS]
-    assert SparseRS(10_000).replaced(51, 100) == 7 and SparseRS().replaced(999, 3) == 1
+    assert SparseRS(10_000).replaced(51, 100) == 7 and SparseRS(1000).replaced(999, 3) == 1
 
 
 def test_random_subsets_have_no_repeats_and_are_uniform():

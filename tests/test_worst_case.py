@@ -126,7 +126,7 @@ def test_who_has_no_query_left_takes_the_attacks_word():
     )
     # Other coins, two queries less: two deviations of a difference of shares near .87 of 200.
     assert twice["attacked_error"] >= alone["attacked_error"] - 0.07 > twice["clean_error"]
-    white = last(evasion(attacker(WorstCase((PGD(20),)), Knowledge(parameters=True))))
+    white = last(evasion(attacker(WorstCase((PGD(20, 0.1),)), Knowledge(parameters=True))))
     assert white.metrics["queries"] > 0, "a white box's passes are counted and not rationed"
 
 

@@ -245,7 +245,7 @@ def test_the_attackers_own_transformations_are_averaged_over():
 
 def test_every_draw_is_paid_for():
     data, ledger = points(), Ledger(40, None)
-    wrapper = EOT(PGD(steps=3, restarts=2), draws=5)
+    wrapper = EOT(PGD(steps=3, step=0.1, restarts=2), draws=5)
     view = seen(behind(GaussianNoise(0.1)), data, ledger)
     wrapper.respond(turn_on(view, wrapper, data, Linf(0.1)))
     assert (ledger.queries == 5 * 8).all() and (ledger.gradients == 5 * 6).all()
@@ -367,7 +367,7 @@ def test_transformations_within_are_passed_by_too():
 
 def test_bpda_costs_what_its_attack_does():
     data, ledger = points(), Ledger(40, None)
-    wrapper = BPDA(PGD(steps=5))
+    wrapper = BPDA(PGD(steps=5, step=0.1))
     wrapper.respond(turn_on(seen(behind(BitDepth()), data, ledger), wrapper, data, Linf(0.1)))
     assert (ledger.queries == 6).all() and (ledger.gradients == 5).all()
 
@@ -401,7 +401,9 @@ def test_bpda_beats_plain_descent_against_rounding(bits):
 # Without a box ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrapper", [InputDiversity(PGD(2)), TranslationInvariant(PGD(2))], ids=str)
+@pytest.mark.parametrize(
+    "wrapper", [InputDiversity(PGD(2, 0.1)), TranslationInvariant(PGD(2, 0.1))], ids=str
+)
 def test_features_are_no_images(wrapper):
     data = Labelled(points().x.flatten(1), points().y, 3)
     model = committed(MLP(()).build(data.shape, 3, seed=0), 3)

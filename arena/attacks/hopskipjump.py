@@ -31,13 +31,14 @@ class HopSkipJump(BoundaryWalk):
 
     Attributes:
         steps: Estimates and steps per example (T in the paper).
-        initial_evals: Queries of the first estimate (B_0); the t-th takes sqrt(t) times as many.
+        initial_evals: Queries of the first estimate (B_0, 100 in the paper); the t-th takes sqrt(t)
+            times as many.
         max_evals: The most queries of one estimate.
         init_trials: Uniformly random inputs asked about for a first mistake.
     """
 
     steps: Count = 64
-    initial_evals: Count = 100
+    initial_evals: Count = 40
     max_evals: Count = 10_000
     init_trials: Count = 100
 

@@ -38,6 +38,7 @@ class Momentum(FixedSteps[_Memory]):
         nesterov: Look ahead.
     """
 
+    random_start: bool = False
     decay: NonNegative = 1.0
     nesterov: bool = False
 

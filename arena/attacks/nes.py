@@ -31,8 +31,8 @@ class NES(EstimatedDescent):
         momentum: Share of the running mean of estimates that each step keeps.
     """
 
-    steps: Count = 50
-    pairs: Count = 25
+    steps: Count = 19
+    pairs: Count = 12
     probe: Positive = 0.001
     step: Positive = 0.2
     momentum: Share = 0.9

@@ -40,7 +40,7 @@ class SimBA(ScoreSearch):
         basis: What the vectors are.
     """
 
-    steps: Count = 1000
+    steps: Count = 499
     step: Positive = 0.2
     basis: Literal["pixel", "dct"] = "pixel"
 

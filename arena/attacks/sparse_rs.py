@@ -40,7 +40,7 @@ class SparseRS(ScoreSearch):
             schedule for 10 000 steps scaled to `steps`, and never less than one feature.
     """
 
-    steps: Count = 1000
+    steps: Count = 499
     alpha_init: Share = 0.3
 
     spaces: ClassVar[tuple[type[L0], ...]] = (L0,)

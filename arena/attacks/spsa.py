@@ -30,10 +30,10 @@ class SPSA(EstimatedDescent):
         step: Adam's step size (alpha), as a share of the box's width.
     """
 
-    steps: Count = 50
-    pairs: Count = 25
+    steps: Count = 19
+    pairs: Count = 12
     probe: Positive = 0.01
-    step: Positive = 0.01
+    step: Positive = 0.03
 
     moments: ClassVar[int] = 2
 

@@ -62,7 +62,7 @@ class Square(ScoreSearch):
             steps.
     """
 
-    steps: Count = 1000
+    steps: Count = 499
     p_init: Share = 0.8
     rescale: bool | None = None
 

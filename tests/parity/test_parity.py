@@ -67,9 +67,15 @@ NORMS = [
 # From scores or labels alone, with as many queries an example as theirs asks at most; None: as it
 # was counted to ask, where it asks as much about each.
 QUERIES = [
-    (SPSA(steps=20, step=0.02), ("torchattacks:spsa-linf",), Linf(0.2), None, 60),
-    (SimBA(), ("art:simba-l2",), L2(2.0), 500, 30),
-    (HopSkipJump(), ("art:hopskipjump-l2", "foolbox:hopskipjump-l2"), L2(3.0), None, 30),
+    (SPSA(steps=20, pairs=25, step=0.02), ("torchattacks:spsa-linf",), Linf(0.2), None, 60),
+    (SimBA(1000), ("art:simba-l2",), L2(2.0), 500, 30),
+    (
+        HopSkipJump(initial_evals=100),
+        ("art:hopskipjump-l2", "foolbox:hopskipjump-l2"),
+        L2(3.0),
+        None,
+        30,
+    ),
     (Boundary(), ("foolbox:boundary-l2",), L2(4.0), None, 30),
 ]
 

@@ -40,7 +40,7 @@ class Descent(Strategy, Generic[S]):
             of the model itself, so that a rounding error is never taken for a mistake.
     """
 
-    steps: Count = 40
+    steps: Count
     precision: Literal["float32", "bfloat16"] = field(default="float32", kw_only=True)
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}

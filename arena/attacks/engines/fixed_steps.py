@@ -22,7 +22,8 @@ class FixedSteps(Descent[S]):
         random_start: Start at random in the space; else at the input (then give one restart).
     """
 
-    step: Positive = 0.1
+    steps: Count = 20
+    step: Positive = 0.15
     restarts: Count = 1
     random_start: bool = True
 
