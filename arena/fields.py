@@ -5,6 +5,7 @@ Python (`Declared.__post_init__`) and one written in a yaml (`schema.py`, which 
 never imports torch). This module imports nothing heavy for that reason.
 """
 
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,22 +13,37 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+LARGEST = 10**9
+"""The largest size of any real number, and of any count, that a declaration accepts.
+
+Far above what an experiment needs (a day has 9e4 seconds, an image of 224 x 224 pixels 2e5 values),
+and far below where sums in float32 overflow or a loop never ends.
+"""
+
 
 @dataclass(frozen=True)
 class Range:
     """An interval of numbers, `low` to `high`; `above` excludes `low` itself."""
 
-    low: float = float("-inf")
-    high: float = float("inf")
+    low: float = -LARGEST
+    high: float = LARGEST
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
         return (self.low < value if self.above else self.low <= value) and value <= self.high
 
-    def __str__(self) -> str:
-        if self.high < float("inf"):
-            return f"between {self.low:g} and {self.high:g}" + (" (not 0)" if self.above else "")
-        return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+    def broken_by(self, value: float) -> str | None:
+        """Says what a finite value outside the interval must be; None inside.
+
+        Of an interval with no upper end of its own, only the end that is passed is told.
+        """
+        if value in self:
+            return None
+        if self.high < LARGEST:
+            return f"must be between {self.low:g} and {self.high:g}" + " (not 0)" * self.above
+        if value > self.high:
+            return f"must be at most {self.high}"
+        return f"must be {'above' if self.above else 'at least'} {self.low:g}"
 
 
 Positive = Annotated[float, Range(0, above=True)]
@@ -40,15 +56,16 @@ Whole = Annotated[int, Range(0)]
 def problem(value: Any, kind: Any) -> str | None:
     """Says what is wrong with `value` as a `kind`, or None.
 
-    Plain kinds are numbers, strings, sequences and mappings; of another class it must be one.
+    Plain kinds are numbers, strings, sequences and mappings; for any other class, `value` must be
+    an instance. A real number is finite and at most `LARGEST` in size.
     """
     if get_origin(kind) is Annotated:
         plain, *marks = get_args(kind)
         found = problem(value, plain)
         if found is None and isinstance(value, int | float):
             for mark in marks:
-                if isinstance(mark, Range) and value not in mark:
-                    return f"must be {mark}"
+                if isinstance(mark, Range) and (found := mark.broken_by(value)):
+                    return found
         return found
     if get_origin(kind) in (typing.Union, types.UnionType):
         found_all = [problem(value, option) for option in get_args(kind)]
@@ -64,8 +81,7 @@ def problem(value: Any, kind: Any) -> str | None:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return None if whole else "must be a whole number"
     if kind is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number else "must be a number"
+        return _number_problem(value)
     if kind is str:
         return None if isinstance(value, str) else "must be text"
     if get_origin(kind) is tuple:
@@ -75,6 +91,14 @@ def problem(value: Any, kind: Any) -> str | None:
     if isinstance(kind, type) and kind.__module__ not in ("builtins", "typing"):
         return None if isinstance(value, kind) else f"must be a {kind.__name__}"
     return None
+
+
+def _number_problem(value: Any) -> str | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "must be a number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be a finite number"
+    return None if abs(value) <= LARGEST else f"must be at most {LARGEST} in size"
 
 
 def _sequence_problem(value: Any, kinds: tuple[Any, ...]) -> str | None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arena.fields import (
+    LARGEST,
     Count,
     Declared,
     NonNegative,
@@ -24,17 +25,30 @@ from arena.fields import (
 @pytest.mark.parametrize(
     ("kind", "good", "bad", "why"),
     [
-        (Positive, [1e-9, 1, math.inf], [0, 0.0, -1.0, math.nan], "must be above 0"),
-        (NonNegative, [0, 0.0, 2.5], [-1e-9, -1, math.nan], "must be at least 0"),
-        (Share, [0, 1, 0.5], [-0.1, 1.1, math.nan], "must be between 0 and 1"),
-        (Count, [1, 10**9], [0, -1], "must be at least 1"),
-        (Whole, [0, 1], [-1], "must be at least 0"),
+        (Positive, [1e-9, 1, LARGEST], [0, 0.0, -1.0], "must be above 0"),
+        (NonNegative, [0, 0.0, 2.5, 1e9], [-1e-9, -1], "must be at least 0"),
+        (Share, [0, 1, 0.5], [-0.1, 1.1, 10**9], "must be between 0 and 1"),
+        (Count, [1, 10**9], [0, -1, -(10**30)], "must be at least 1"),
+        (Whole, [0, 1, LARGEST], [-1], "must be at least 0"),
+        (Whole, [], [10**9 + 1, 10**30], "must be at most 1000000000"),
+        (Count, [], [2**31, 10**400], "must be at most 1000000000"),
         (Annotated[int, Range(-3, 3)], [-3, 0, 3], [-4, 4], "must be between -3 and 3"),
+        (Annotated[float, Range(0, 1, above=True)], [1], [0], "must be between 0 and 1 (not 0)"),
     ],
 )
 def test_ranges(kind, good, bad, why):
     assert [problem(value, kind) for value in good] == [None] * len(good)
     assert [problem(value, kind) for value in bad] == [why] * len(bad)
+
+
+@pytest.mark.parametrize("kind", [float, Positive, NonNegative, Share, float | None])
+def test_a_number_is_finite_and_of_a_size_to_reckon_with(kind):
+    for value in (math.nan, math.inf, -math.inf):
+        assert problem(value, kind).startswith("must be a finite number")
+    for value in (1e308, -1e308, 1.1e9, 10**400):
+        assert problem(value, kind).startswith("must be at most 1000000000 in size")
+    rows = tuple[tuple[float, ...], ...]
+    assert problem([[0.0, math.inf]], rows).endswith("item inf must be a finite number")
 
 
 @given(st.floats(allow_nan=False), st.floats(allow_nan=False), st.floats(), st.booleans())
@@ -118,7 +132,7 @@ class Named(Declared):
     ("wrong", "said"),
     [
         ({"eps": -0.5}, "Thing.eps = -0.5 must be at least 0"),
-        ({"eps": math.nan}, "Thing.eps = nan must be at least 0"),
+        ({"eps": math.nan}, "Thing.eps = nan must be a finite number"),
         ({"eps": "0.5"}, "Thing.eps = '0.5' must be a number"),
         ({"steps": 0}, "Thing.steps = 0 must be at least 1"),
         ({"steps": True}, "Thing.steps = True must be a whole number"),
