@@ -10,12 +10,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from arena.fields import Count, problem
-from arena.schema import ConfigError, Node, build, check, check_knowledge, near
+from arena.schema import ConfigError, build, check, check_knowledge, near, node
 
 _TRACEBACK = "ARENA_TRACEBACK"
 _SWEEP = "ARENA_SWEEP"  # in the environment, so that a launcher's worker processes agree
@@ -55,7 +55,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _failures.clear()
     try:
-        _find_users_classes(arguments)
+        _find_users_classes(_parsed(arguments).config_dir)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
     except _mistakes() as error:
         _refuse(error)
@@ -71,11 +71,12 @@ def main() -> None:
 _failures: dict[str, str] = {}
 
 
-def _find_users_classes(arguments: Sequence[str]) -> None:
-    """Makes importable what lies where the command is given, or beside the user's own yaml.
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line as hydra will read it.
 
     Raises:
-        ConfigError: On an option that hydra does not know, which it would answer with its usage.
+        ConfigError: On an option that hydra does not know (hydra would answer with its usage), and
+            on a callback for hydra to call: hydra makes one of whatever it is given.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -90,9 +91,17 @@ def _find_users_classes(arguments: Sequence[str]) -> None:
         raise ConfigError(f"no option {unknown[0]}{near(unknown[0], options)}")
     if unknown:
         raise ConfigError(f"{unknown[0]} stands after an option; put all options last")
+    for override in known.overrides:
+        if re.match(r"\+*hydra(\.callbacks[^=]*)?=", override):
+            raise ConfigError(f"{override}: hydra.callbacks cannot be set from the command line")
+    return known
+
+
+def _find_users_classes(config_dir: str | None) -> None:
+    """Makes importable what lies where the command is given, or beside the user's own yaml."""
     folders = [Path.cwd()]
-    if known.config_dir:
-        folders.append(Path(known.config_dir).resolve())
+    if config_dir:
+        folders.append(Path(config_dir).resolve())
     sys.path[:0] = map(str, folders)
 
 
@@ -160,28 +169,55 @@ def _keys(node: Any, prefix: str) -> list[str]:
     return found
 
 
-_ROOT = {
-    **dict.fromkeys(("game", "order", "attacker", "defender", "study"), Node),
-    **{"seed": int, "batch_size": Count, "threads": Count, "models": str | None, "epochs": Count},
+# Everything that stands at the top of a configuration, with its type.
+_ROOT: dict[str, Any] = {
+    "game": node("arena.games.game.Game"),
+    "data": node("arena.data.source.Source") | None,
+    "learner": node("arena.classification.Learner") | None,
+    "order": node("arena.core.MoveOrder"),
+    "attacker": node("arena.core.Player"),
+    "defender": node("arena.core.Player"),
+    "study": node("arena.studies.study.Study"),
+    "protocol": node("arena.empirical.protocol.Protocol") | None,
+    "seed": int,
+    "batch_size": Count,
+    "threads": Count,
+    "models": str | None,
+    "epochs": Count,
 }
+
+
+def _checked(config: Any, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """The composed configuration as plain data, each of its values of its type.
+
+    Raises:
+        ConfigError: On a value of another type, or on a key that arena does not read, unless a
+            group of the user's own (in `choices`) set it.
+    """
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    own = {group.partition("/")[0] for group in choices if not (CONF / group).is_dir()}
+    for key in plain:
+        if key not in _ROOT and key not in own:
+            raise ConfigError(f"no option {key}{near(key, _ROOT)}")
+    for key, kind in _ROOT.items():
+        if found := problem(plain.get(key), kind):
+            raise ConfigError(f"{key}={plain.get(key)} {found}")
+    checked = {key: check(value, key, _ROOT.get(key, Any)) for key, value in plain.items()}
+    check_knowledge({name: checked[name] for name in PLAYERS})
+    return checked
 
 
 def _task(config: Any) -> None:
     """One run: check, claim the folder, build, study."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
     try:
-        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        for key, kind in _ROOT.items():
-            if found := problem(plain.get(key), kind):
-                raise ConfigError(f"{key}={plain.get(key)} {found}")
-        check(plain)
-        check_knowledge({name: plain[name] for name in PLAYERS})
-        _run(plain, folder, now)
+        _run(_checked(config, now.runtime.choices), folder, now)
     except Exception as error:
         mistaken = isinstance(error, _mistakes())
         if now.mode == RunMode.RUN and mistaken:

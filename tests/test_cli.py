@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from arena import report
+from arena import report, schema
 from arena.files import held
 from arena.log import read_rounds
 
@@ -39,6 +39,11 @@ MISTAKES = [
     (["hydra.run.dri=x"], r"did you mean hydra.run.dir"),
     (["zzz=1"], r"no option zzz; there is attacker, .*study"),
     (["+attacker.actions.epss=1"], r"attacker.actions.epss: no such option .*did you mean eps\?"),
+    (["++sed=3"], r"no option sed; did you mean seed\?"),
+    (["+sed=3"], r"no option sed; did you mean seed\?"),
+    (["++atacker.strategy.steps=3"], r"no option atacker; did you mean attacker\?"),
+    (["+lerner=mlp"], r"no option lerner; did you mean learner\?"),
+    (["++study.foo=1"], r"study.foo: no such option of arena.studies.match.Match; there is rounds"),
     (["~attacker.actions.epss"], r"'attacker.actions.epss' does not exist"),
     (["~attacker.actions.eps"], r"attacker.actions.eps is missing: arena.actions.lp.Linf needs it"),
     (["~study"], r""),
@@ -76,6 +81,43 @@ MISTAKES = [
     (["attacker.strategy._target_=3"], r"_target_=3 must be a class"),
     (["attacker.strategy._target_=arena.attacks.pgd.PDG"], r"no class PDG; did you mean PGD\?"),
     (["attacker.strategy._target_=nowhere.Mine"], r"there is no module nowhere"),
+    (["attacker.strategy._target_=arena.nowhere.Mine"], r"there is no module arena.nowhere"),
+    (["attacker.actions.eps=-8/255"], r"attacker.actions.eps=-8/255 must be at least 0"),
+    (["attacker.actions.eps=8/0"], r"attacker.actions.eps=8/0 must be a number"),
+    (["attacker.actions.eps=8/x"], r"attacker.actions.eps=8/x must be a number"),
+    (["attacker.actions.eps=nan/1"], r"attacker.actions.eps=nan/1 must be a finite number"),
+    (["attacker.strategy.steps=8/4"], r"attacker.strategy.steps=8/4 must be a whole number"),
+    (["attacker.actions.box=[0,1/0]"], r"box=\[0, '1/0'\] item '1/0' must be a number"),
+    # Classes of another kind than the field asks for.
+    (["attacker.strategy._target_=os.system"], r"_target_=os.system: os has no class system"),
+    (["seed={_target_: os.getcwd}"], r"seed=.* must be a whole number"),
+    (
+        ["attacker.strategy._target_=arena.costs.ErrorRate"],
+        r"_target_=arena.costs.ErrorRate does not derive, by its source, from arena.core.Strategy",
+    ),
+    (["game._target_=subprocess.Popen"], r"does not derive.* from arena.games.game.Game"),
+    (["order._target_=subprocess.Popen"], r"does not derive.* from arena.core.MoveOrder"),
+    (["attacker._target_=subprocess.Popen"], r"does not derive.* from arena.core.Player"),
+    (["study._target_=subprocess.Popen"], r"does not derive.* from arena.studies.study.Study"),
+    (["data._target_=subprocess.Popen"], r"does not derive.* from arena.data.source.Source"),
+    (
+        ["protocol=mixture", "protocol._target_=arena.core.MoveOrder"],
+        r"protocol._target_=.* from arena.empirical.protocol.Protocol",
+    ),
+    (
+        ["+attacker.strategy.fallback={_target_: os.system, command: ls}"],
+        r"attacker.strategy.fallback: no such option",
+    ),
+    (
+        ["attacker/strategy=foolbox", "+attacker.strategy.options.a={_target_: os.system}"],
+        r"attacker.strategy.options.a._target_=os.system: os has no class system",
+    ),
+    (
+        ["attacker/strategy=foolbox", "+attacker.strategy.options.a={_target_: subprocess.Popen}"],
+        r"_target_=subprocess.Popen does not derive, by its source, from arena.fields.Declared or",
+    ),
+    (["+hydra.callbacks.mine._target_=os.getcwd"], r"hydra.callbacks"),
+    (["hydra.callbacks.report._target_=os.getcwd"], r"hydra.callbacks"),
     # Declarations that contradict each other: nothing is trained.
     (["order.stages=[[defender],[attaker]]"], r"moves \['attaker', 'defender'\]; the players are"),
     (["order.stages=[]"], r"at least one stage"),
@@ -391,11 +433,11 @@ class Shift(Strategy):
 @dataclass(frozen=True)
 class Spoilt(Source):
     """Digits with one value put in."""
-    value: float
+    value: str
     def load(self):
         data, _ = Digits().load()
         x = data.x.clone()
-        x[5, 0, 0, 0] = self.value
+        x[5, 0, 0, 0] = float(self.value)
         return replace(data, x=x).validated("spoilt digits"), None
 
 class NaN(Classifier):
@@ -420,6 +462,17 @@ class Raises(Strategy):
     """A strategy with a bug."""
     def respond(self, turn):
         raise RuntimeError("a bug of mine")
+
+class Bare(Strategy):
+    """A strategy that is no dataclass."""
+    def __init__(self, size):
+        self.size = size
+    def respond(self, turn):
+        raise NotImplementedError
+
+class Late(Strategy):
+    """A class that the module no longer has once it is imported."""
+del Late
 
 class Loose:
     """No dataclass, and no strategy."""
@@ -451,6 +504,120 @@ def test_a_strategy_of_ones_own_beside_its_yaml(shell, mine):
     assert_refused(said, r"no option attacker.strategy.bye; did you mean attacker.strategy.by\?")
     said = shell("attacker/strategy=mine", "attacker.strategy.by=-1", "--config-dir", home)
     assert_refused(said, r"attacker.strategy.by=-1 must be at least 0")
+
+
+def lines(text):
+    return "\n".join(line.strip() for line in text.strip().splitlines()) + "\n"
+
+
+SPY = """
+from pathlib import Path
+Path("imported.txt").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "attacker.strategy._target_=spy.Popen",
+        "attacker.strategy._target_=spy.call",
+        "attacker.strategy._target_=spy.Absent",
+        "attacker.strategy._target_=spy_package.Popen",
+        "attacker.strategy._target_=spy_package.inner.Popen",
+        "attacker.strategy._target_=spy_package.inner.Absent",
+        "attacker._target_=spy.Popen",
+        "study._target_=spy_package.inner.Popen",
+        "defender.cost._target_=spy.Popen",
+        "+attacker.strategy.extra={_target_: spy.Popen}",
+        "attacker.strategy={_target_: arena.defenses.fixed.Fixed, model: {_target_: spy.Popen}}",
+        "defender.strategy={_target_: arena.defenses.fixed.Fixed, model: {_target_: spy.call}}",
+    ],
+)
+def test_nothing_is_imported_that_no_field_asks_for(shell, tmp_path, override):
+    call = lines("def call(*_, **__): Path('called.txt').touch()")
+    cls = lines("class Popen:\ndef_").replace("def_", "    def __init__(self, **_): call()")
+    (tmp_path / "spy_package").mkdir()
+    for name in ("spy", "spy_package/__init__", "spy_package/inner"):
+        (tmp_path / f"{name}.py").write_text(SPY + call + cls)
+    group = override.lstrip("+").partition("=")[0]
+    replaced = [f"~{group}", f"+{override}"] if "={" in override and override[0] != "+" else []
+    assert_refused(shell(*(replaced or [override])), r"(spy|no such option)")
+    assert {path.name for path in tmp_path.iterdir()} <= {"spy.py", "spy_package", "runs"}
+
+
+LINEAGES = {
+    # How a class can say what it derives from: files, and the target.
+    "directly": (
+        {"direct.py": "from arena.core import Strategy\nclass Mine(Strategy): ...\n"},
+        "direct.Mine",
+    ),
+    "by the public name": (
+        {"public.py": "import arena\nclass Mine(arena.Strategy): ...\n"},
+        "public.Mine",
+    ),
+    "by another name": (
+        {"other.py": "from arena import core as c\nclass Mine(c.Strategy): ...\n"},
+        "other.Mine",
+    ),
+    "through a class of its module": (
+        {
+            "chain.py": "from arena.attacks.pgd import PGD\nclass Own(PGD): ...\n"
+            "class Mine(Own): ...\n"
+        },
+        "chain.Mine",
+    ),
+    "in a package": (
+        {
+            "kit/__init__.py": "from .attacks import Mine\n",
+            "kit/attacks.py": "from .roots import Root\nclass Mine(Root): ...\n",
+            "kit/roots.py": "from arena.core import Strategy\nclass Root(Strategy): ...\n",
+        },
+        "kit.Mine",
+    ),
+    "in folders without __init__": (
+        {
+            "plain/deep/attacks.py": "from .roots import Root\nclass Mine(Root): ...\n",
+            "plain/deep/roots.py": "from arena.core import Strategy\nclass Root(Strategy): ...\n",
+        },
+        "plain.deep.attacks.Mine",
+    ),
+    "generically": (
+        {
+            "generic.py": "from typing import Generic, TypeVar\nfrom arena.core import Strategy\n"
+            "T = TypeVar('T')\nclass Own(Strategy, Generic[T]): ...\nclass Mine(Own[int]): ...\n"
+        },
+        "generic.Mine",
+    ),
+}
+
+
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_a_class_may_say_in_any_way_what_it_derives_from(tmp_path, monkeypatch, lineage):
+    files, target = LINEAGES[lineage]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert schema.derives(target, "arena.core.Strategy")
+    assert not schema.derives(target, "arena.core.Cost")
+    assert target.split(".")[0] not in sys.modules
+
+
+def test_a_fraction_is_read_as_a_number(shell, tmp_path):
+    where = f"hydra.run.dir={tmp_path / 'run'}"
+    assert shell(*TINY, where, "attacker.actions.eps=8/255").code == 0
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert f"eps: {8 / 255}" in config
+    said = shell(*TINY, where, f"attacker.actions.eps={8 / 255}")
+    assert (said.code, said.err) == (0, "") and "nothing to do" in said.out  # the same match
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "attacker" / "actions").mkdir(parents=True)
+    (home / "attacker" / "actions" / "mine.yaml").write_text(
+        "_target_: arena.actions.lp.Linf\neps: 8/255\nbox: [0.0, 255/255]\n"
+    )
+    said = shell(*TINY, where, "attacker/actions=mine", "--config-dir", home)
+    assert (said.code, said.err) == (0, "") and "nothing to do" in said.out
 
 
 def test_an_illegal_move_names_the_example_and_by_how_much(shell, mine):
@@ -487,16 +654,26 @@ def test_answers_that_are_not_finite_are_counted_apart(shell, mine, tmp_path):
     ("override", "expected"),
     [
         (
-            "game.source={_target_: NAME.Spoilt, value: 2}",
+            'game.source={_target_: NAME.Spoilt, value: "2"}',
             r"input 5 has values in .*outside the bo",
         ),
-        ("game.source={_target_: NAME.Spoilt, value: nan}", r"spoilt digits: input 5 holds NaN"),
-        ("game.source={_target_: NAME.Spoilt, value: inf}", r"input 5 holds NaN or infinity"),
+        ('game.source={_target_: NAME.Spoilt, value: "nan"}', r"spoilt digits: input 5 holds NaN"),
+        ('game.source={_target_: NAME.Spoilt, value: "inf"}', r"input 5 holds NaN or infinity"),
         ("game.source={_target_: NAME.Spoilt}", r"game.source.value is missing: NAME.Spoilt nee"),
-        ("attacker.strategy={_target_: NAME.Shfit}", r"no attribute 'Shfit'"),
+        (
+            "attacker.strategy={_target_: NAME.Shfit}",
+            r"has no class Shfit; did you mean Shift\?",
+        ),
         ("attacker.strategy={_target_: NAME.Shift, bi: 2}", r"strategy.bi: no such option of NAME"),
-        ("attacker.strategy={_target_: NAME.Loose}", r"missing 1 required .*'size'"),
-        ("attacker.strategy={_target_: NAME.Loose, size: 3}", r"strategy = .*must be a Strategy"),
+        (
+            "attacker.strategy={_target_: NAME.Loose}",
+            r"Loose does not derive.* arena.core.Strategy",
+        ),
+        (
+            "attacker.strategy={_target_: NAME.Bare}",
+            r"cannot be made: .*missing 1 .*'size'",
+        ),
+        ("attacker.strategy={_target_: NAME.Late}", r"_target_=NAME.Late cannot be loaded: .*Late"),
         ("defender.strategy={_target_: NAME.Broken}", r"logits are NaN or infinite on clean input"),
     ],
 )

@@ -258,6 +258,9 @@ def test_the_schema_reads_what_the_classes_declare():
     for target in targets:
         module, _, name = target.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
+        for ancestor in cls.__mro__:
+            full = f"{ancestor.__module__}.{ancestor.__qualname__}"
+            assert schema.derives(target, full) or not full.startswith("arena."), (target, full)
         if not dataclasses.is_dataclass(cls):
             continue
         read = schema.declared(target)
@@ -267,6 +270,18 @@ def test_the_schema_reads_what_the_classes_declare():
             required = field.default is dataclasses.MISSING
             required &= field.default_factory is dataclasses.MISSING
             assert read[field.name].required == required, f"{target}.{field.name}"
+
+
+def test_the_classes_that_the_shell_asks_for_are_there():
+    import importlib
+
+    asked = {of for kind in shell._ROOT.values() for of in schema._classes_in(kind)}
+    asked |= {name for name in schema._BUILDABLE if name.startswith("arena.")}
+    assert len(asked) > 7
+    for full in asked:
+        module, _, name = full.rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        assert f"{cls.__module__}.{cls.__qualname__}" == full
 
 
 def test_annotations_are_written_as_the_schema_can_read_them():

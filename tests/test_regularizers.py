@@ -526,5 +526,5 @@ def test_the_shell_says_so_in_a_line(shell, tmp_path):
     tree = "{_target_: sklearn.tree.DecisionTreeClassifier}"
     said = shell("defender/strategy=distillation", f"defender.strategy.learner={tree}")
     assert said.code == 2 and len(said.err.splitlines()) == 1
-    assert "learner=DecisionTreeClassifier is none; give an architecture such as" in said.err
+    assert "DecisionTreeClassifier does not derive, by its source, from arena.classi" in said.err
     assert not list(tmp_path.rglob("rounds.jsonl"))
