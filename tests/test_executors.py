@@ -1,7 +1,11 @@
 """Work items in, results as they finish: the same from all executors, and when workers die."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from arena.executors.executor import Serial
+from arena.executors.executor import Exited, Serial
 from arena.executors.processes import Processes
 from arena.executors.ray import Ray
 
@@ -74,6 +78,18 @@ def test_what_work_raises_is_raised(executor):
         list(executor.results(Scaled(torch.tensor(2)), [1, 13]))
 
 
+def exits(item):
+    """Work that would end its process."""
+    sys.exit(f"enough of {item}")
+
+
+def test_work_that_exits_is_an_error_with_its_place(executor):
+    with pytest.raises(
+        Exited, match=r"sys.exit\('enough of 1'\) was called in .*test_executors.py"
+    ):
+        list(executor.results(exits, [1]))
+
+
 @dataclass(frozen=True)
 class Mortal:
     """Is killed over item 1 as often as there are lives; each death leaves a file."""
@@ -107,6 +123,98 @@ def test_a_killed_process_is_reported(tmp_path):
     with pytest.raises(ChildProcessError, match="start the same command again"):
         list(Processes(1).results(Mortal(tmp_path, lives=1), [1]))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+POOL = """
+import os, sys, time
+from pathlib import Path
+from arena.executors.processes import Processes
+
+def work(item):
+    Path(sys.argv[1], f"{item}.tmp").write_text(str(os.getpid()))
+    os.replace(Path(sys.argv[1], f"{item}.tmp"), Path(sys.argv[1], f"{item}.pid"))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        list(Processes(1).results(work, [0, 1]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.fixture
+def pool(tmp_path):
+    """A process with a busy worker, in a session of their own: the process, the worker's pid."""
+    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "pids").mkdir()
+    command = [sys.executable, tmp_path / "pool.py", tmp_path / "pids"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        pid = tmp_path / "pids" / "0.pid"
+        assert soon(pid.exists, 120)
+        yield process, int(pid.read_text())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def soon(fact, seconds):
+    """Whether the fact becomes true in that time."""
+    end = time.monotonic() + seconds
+    while not (found := fact()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def running(pid):
+    """Whether a process runs; one that has ended and waits to be asked for does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+
+
+@LINUX
+def test_a_worker_ends_with_a_parent_that_is_killed(pool):
+    process, worker = pool
+    assert running(worker)
+    process.kill()
+    assert soon(lambda: not running(worker), 5)
+
+
+@LINUX
+def test_a_worker_ends_with_a_parent_whose_end_of_the_pipe_lives_on(pool):
+    process, worker = pool
+    kept = list(kept_open(Path(f"/proc/{process.pid}/fd")))
+    assert kept
+    process.kill()
+    assert soon(lambda: not running(worker), 5)
+    for each in kept:
+        os.close(each)
+
+
+def kept_open(fds):
+    """Opens the ends for writing of all pipes of a process once more."""
+    for fd in fds.iterdir():
+        flags = (fds.parent / "fdinfo" / fd.name).read_text().split("flags:")[1].split()[0]
+        if os.readlink(fd).startswith("pipe:") and int(flags, 8) & os.O_ACCMODE == os.O_WRONLY:
+            with contextlib.suppress(OSError):  # nobody reads from it
+                yield os.open(fd, os.O_WRONLY | os.O_NONBLOCK)
+
+
+@LINUX
+def test_ctrl_c_ends_a_worker_at_once_and_without_a_word(pool):
+    process, worker = pool
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    assert soon(lambda: process.poll() is not None, 20)
+    assert process.returncode == 130
+    assert process.stderr.read() == ""
+    assert not running(worker)
 
 
 def test_what_cannot_be_sent_is_refused():

@@ -1,5 +1,6 @@
 """What all executors do, and the one that needs nothing."""
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,28 @@ from arena.fields import Declared
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class Exited(RuntimeError):
+    """Code that was called wanted to end the process, as `sys.exit()` does."""
+
+    @classmethod
+    def of(cls, end: SystemExit) -> "Exited":
+        """The same as an error of one line, with the place where it was raised."""
+        place = traceback.extract_tb(end.__traceback__)[-1]
+        return cls(f"sys.exit({end.code!r}) was called in {place.filename}, line {place.lineno}")
+
+
+def done(work: Callable[[T], R], item: T) -> R:
+    """What `work` makes of the item.
+
+    Raises:
+        Exited: If it calls `sys.exit()`: an item of work is not to end the process that does it.
+    """
+    try:
+        return work(item)
+    except SystemExit as end:
+        raise Exited.of(end) from end
 
 
 class Executor(Declared, ABC):
@@ -23,8 +46,9 @@ class Executor(Declared, ABC):
         raises is raised here, and no more items are begun then.
 
         Raises:
+            Exited: If `work` calls `sys.exit()`.
             ChildProcessError: If a worker died; what it had finished was yielded before.
-            ValueError: If the workers cannot be had, or the work not be sent to them.
+            ValueError: If there are no workers to be had, or the work cannot be sent to them.
         """
 
 
@@ -35,4 +59,4 @@ class Serial(Executor):
     def results(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
         """Yields each item's result, in order."""
         for number, item in enumerate(items):
-            yield number, work(item)
+            yield number, done(work, item)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from arena.executors.executor import Executor, R, T
+from arena.executors.executor import Executor, R, T, done
 from arena.fields import Count, Whole
 
 
@@ -17,13 +17,13 @@ from arena.fields import Count, Whole
 class Ray(Executor):
     """Tasks of Ray, of one CPU each: `pip install 'arena[ray]'`.
 
-    An item whose worker dies is begun again elsewhere. A cluster that this process is connected to
-    is used as it is, and left running.
+    An item whose worker dies is begun again on another. If this process is connected to a cluster,
+    that one is used as it is, and left running.
 
     Attributes:
-        workers: CPUs of the cluster that is started on this machine, where no `address` is given.
-        address: Of a running cluster; `auto` finds one that runs here.
-        retries: How often an item is begun again whose worker died.
+        workers: CPUs of the cluster that is started on this machine if no `address` is given.
+        address: The address of a running cluster; `auto` finds one that runs here.
+        retries: How many times an item is begun again when its worker dies.
 
     Raises:
         ValueError: If Ray is not installed.
@@ -48,12 +48,12 @@ class Ray(Executor):
         if begun:
             self._connect()
         try:
-            # As processes of one's own do, workers find modules where this one finds them.
+            # Workers find modules where this process finds them.
             paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             options = {"num_cpus": 1, "max_retries": self.retries}
-            done = ray.remote(runtime_env={"env_vars": paths}, **options)(_done)
+            task = ray.remote(runtime_env={"env_vars": paths}, **options)(_do)
             shared, threads = ray.put(work), torch.get_num_threads()
-            running = {done.remote(threads, shared, item): n for n, item in enumerate(items)}
+            running = {task.remote(threads, shared, item): n for n, item in enumerate(items)}
             while running:
                 (ready,), _ = ray.wait(list(running), num_returns=1)
                 yield running.pop(ready), self._got(ready)
@@ -85,6 +85,6 @@ class Ray(Executor):
             ) from None
 
 
-def _done(threads: int, work: Callable[[Any], Any], item: Any) -> Any:
+def _do(threads: int, work: Callable[[Any], Any], item: Any) -> Any:
     torch.set_num_threads(threads)
-    return work(item)
+    return done(work, item)
