@@ -1,3 +1,9 @@
+import os
+
+# Two cores and small models: threads cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import multiprocessing
 import sys
 import warnings
 from dataclasses import dataclass
@@ -6,12 +12,40 @@ import pytest
 import torch
 from hypothesis import settings
 
-# Two cores and small models: threads cost more than they give.
 torch.set_num_threads(1)
 
 # The same examples on every run, and no test that fails because a machine is slow.
 settings.register_profile("arena", deadline=None, derandomize=True)
 settings.load_profile("arena")
+
+
+# What players, studies and their records import, by way of the largest; no backward pass, after
+# which a fork may not do another.
+IMPORTED = [
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "pytest"),
+    *("safetensors.torch", "sklearn.datasets", "torch._dynamo", "torch.utils.tensorboard"),
+    *("arena.__main__", "arena.attacks.pgd", "arena.data.digits", "arena.defenses.retrain"),
+    *("arena.events", "arena.games.evasion", "arena.studies.double_oracle"),
+    *("arena.studies.match", "arena.studies.payoffs", "arena.studies.who_moves_first"),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _worker_processes_are_forked():
+    """From one process that has imported the above, where arena asks for new ones ("spawn").
+
+    A new process imports for 4 seconds before its work, which may take a hundredth of that.
+    `test_executors` has new ones.
+    """
+    new = multiprocessing.get_context
+
+    def forked(method=None):
+        return new("forkserver" if method == "spawn" else method)
+
+    multiprocessing.set_forkserver_preload(IMPORTED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing, "get_context", forked)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,11 @@
 
 import csv
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 
 import pytest
-from test_resume import KILLED
+from killed import kill_and_start_again
 
 TINY = [
     "learner=linear",
@@ -111,12 +108,7 @@ SEVERAL = "10,14,21,28,36,45"
 )
 def test_killed_at_any_moment_it_ends_as_an_unbroken_run(tmp_path, arguments, moments):
     own = "models=${hydra:runtime.output_dir}/models"
-    subprocess.run(
-        [sys.executable, "-c", KILLED, moments, *arguments, own],
-        cwd=tmp_path,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    kill_and_start_again(tmp_path, moments, *arguments, own)
     unbroken = contents(tmp_path / "unbroken")
     assert any(name.endswith(".safetensors") for name in unbroken)
     broken = [path.with_suffix("") for path in tmp_path.glob("at-*.killed")]

@@ -4,6 +4,8 @@ import ast
 import itertools
 import re
 import struct
+from copy import deepcopy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,10 +80,16 @@ SAMPLES = {"arena.data.mnist.MNIST": "idx", "arena.data.tabular.Table": "table.c
 
 
 def composed(overrides):
+    """The configuration with these overrides; what it has composed before is not composed again."""
+    return deepcopy(_composed(tuple(overrides)))
+
+
+@cache
+def _composed(overrides):
     OmegaConf.register_new_resolver("run_name", shell.run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda: "sweep", replace=True)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=overrides)
+        config = compose("config", overrides=list(overrides))
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 

@@ -1,12 +1,13 @@
 """The documentation runs: every Python block, and every `arena` command composes."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
-from test_conf import composed
+from test_conf import CONF, composed
 
 from arena import schema
 
@@ -47,14 +48,29 @@ def test_commands_compose(command):
     words = shlex.split(command)[1:]
     if "--config-dir" in words:
         pytest.skip("a folder of the reader's own")
-    overrides = [word for word in words if "=" in word and not word.startswith(("-", "hydra."))]
-    choices = [[]]
-    for override in overrides:
-        key, _, values = override.partition("=")
-        options = values.split(",") if "-m" in words and "[" not in values else [values]
-        choices = [[*chosen, f"{key}={value}"] for chosen in choices for value in options]
-    for chosen in choices:
+    choices = []
+    for override in words:
+        if "=" in override and not override.startswith(("-", "hydra.")):
+            key, _, values = override.partition("=")
+            options = values.split(",") if "-m" in words and "[" not in values else [values]
+            choices.append([f"{key}={value}" for value in options])
+    for chosen in corners(choices):
         schema.check(composed(chosen))
+
+
+def corners(choices):
+    """A sweep's runs in which all combinations of groups appear, and all values of an option.
+
+    A group's choice decides which options there are; an option's value decides no more than itself.
+    """
+    groups = [options for options in choices if (CONF / options[0].partition("=")[0]).is_dir()]
+    single = [options for options in choices if options not in groups]
+    combined = list(itertools.product(*groups))
+    for number in range(max(map(len, [combined, *single]))):
+        yield [
+            *combined[number % len(combined)],
+            *(options[number % len(options)] for options in single),
+        ]
 
 
 def test_links_lead_somewhere():

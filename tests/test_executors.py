@@ -1,6 +1,7 @@
 """Work items in, results as they finish: the same from all executors, and when workers die."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,12 +18,19 @@ from arena.executors.executor import Exited, Serial
 from arena.executors.processes import Processes
 from arena.executors.ray import Ray
 
+SPAWN = multiprocessing.get_context("spawn")
 RAY = (
     pytest.mark.peers,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
     # Ray's own code opens files and leaves them to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning"),
 )
+
+
+@pytest.fixture(autouse=True)
+def _new_processes(monkeypatch):
+    """Workers are new processes here, as a user's are, and not forked as in other tests."""
+    monkeypatch.setattr(multiprocessing, "get_context", {"spawn": SPAWN}.get)
 
 
 def with_ray(test):

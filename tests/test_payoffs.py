@@ -232,21 +232,23 @@ def test_a_matrix_game_has_a_cross_play(tmp_path, capsys):
     np.testing.assert_array_equal(game.payoffs("defender")[..., 0], pennies)
 
 
+@dataclasses.dataclass(frozen=True)
 class Deadly(ERM):
-    """Its training is killed the first time."""
+    """Its training is killed the first time, which leaves a file."""
+
+    mark: str = ""
 
     def loss(self, module, step):
-        mark = os.environ["DEADLY"]
-        if not os.path.exists(mark):
-            open(mark, "w").close()
+        if not os.path.exists(self.mark):
+            open(self.mark, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().loss(module, step)
 
 
-def test_a_study_that_was_killed_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setenv("DEADLY", str(tmp_path / "died"))
+def test_a_study_that_was_killed_goes_on(tmp_path):
+    deadly = Deadly(LINEAR, epochs=1, mark=str(tmp_path / "died"))
     study = payoffs(
-        defenses={"plain": Defense(PLAIN), "deadly": Defense(Deadly(LINEAR, epochs=1))},
+        defenses={"plain": Defense(PLAIN), "deadly": Defense(deadly)},
         attacks={"FGSM": Attack(FGSM())},
         executor=Processes(1),
     )

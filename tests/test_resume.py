@@ -1,71 +1,17 @@
 """Killed at any moment (SIGKILL) and started again, a run ends as if nothing had happened."""
 
 import importlib
-import os
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from killed import kill_and_start_again
 
 from arena.log import CHECKPOINT, read_checkpoint, read_rounds
 
 TINY = ["learner=linear", "defender.strategy.recipe.epochs=2", "game.examples=40"]
-
-# Kills a run of the arguments at each of the given moments of writing files, in a folder each, and
-# starts it again; "all" goes on until there is no such moment. Ends with an unbroken run.
-KILLED = """
-import os, shutil, signal, sys
-from pathlib import Path
-# What a run imports, once; no backward pass, after which a fork may not do another.
-import jinja2, rich.table, safetensors.torch, sklearn.datasets, torch._dynamo, yaml
-import matplotlib.backends.backend_agg, matplotlib.backends.backend_svg
-import arena.__main__, arena.events, arena.studies.match, arena.studies.who_moves_first
-import arena.attacks.pgd, arena.data.digits, arena.games.evasion, arena.defenses.retrain
-
-def run(folder, kill_at):
-    if (pid := os.fork()) != 0:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    moments = 0
-    whole = {}  # by file, what of it was written to the end
-    def moment(torn=None):
-        nonlocal moments
-        moments += 1
-        if moments == kill_at:
-            if torn is not None:
-                status = os.fstat(torn)
-                os.ftruncate(torn, (whole.get(status.st_ino, 0) + status.st_size) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-    def fsync(fd, real=os.fsync):
-        moment(torn=fd)
-        real(fd)
-        whole[os.fstat(fd).st_ino] = os.fstat(fd).st_size
-        moment()
-    def replace(*paths, real=os.replace):
-        real(*paths)
-        moment()
-    os.fsync, os.replace = fsync, replace
-    with open(f"{folder}.out", "a") as out:
-        os.dup2(out.fileno(), 1)
-    sys.argv = ["arena", *sys.argv[2:], f"hydra.run.dir={folder}"]
-    try:
-        arena.__main__.main()
-        os._exit(0)
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-        os._exit(1)
-
-moments = range(1, 1000) if sys.argv[1] == "all" else map(int, sys.argv[1].split(","))
-for kill_at in moments:
-    folder = Path(f"at-{kill_at}")
-    if run(folder, kill_at) == 0:
-        break
-    shutil.copytree(folder, f"{folder}.killed")
-    assert run(folder, None) == 0
-assert run(Path("unbroken"), None) == 0
-"""
 
 
 def rounds(folder, seconds=False):
@@ -94,12 +40,7 @@ def assert_same(folder, unbroken):
 
 def killed_and_gone_on_with(tmp_path, moments, *arguments):
     """Checks runs killed at these moments; gives how many rounds each had finished by then."""
-    subprocess.run(
-        [sys.executable, "-c", KILLED, moments, *arguments],
-        cwd=tmp_path,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    kill_and_start_again(tmp_path, moments, *arguments)
     broken = [path.with_suffix("") for path in tmp_path.glob("at-*.killed")]
     broken.sort(key=lambda path: int(path.name[3:]))
     unbroken = tmp_path / "unbroken"
@@ -150,7 +91,6 @@ def test_killed_from_outside_at_any_moment(tmp_path, shell, kills):
             [sys.executable, "-m", "arena", *arguments, f"hydra.run.dir={folder}"],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         scratch = folder / ".checkpoint.pt.tmp"
         while process.poll() is None and (
