@@ -209,11 +209,11 @@ def test_a_match_is_a_function_of_its_seed(order):
         (Noise(), None),
     ],
 )
-@pytest.mark.parametrize("rows", [1, 7, 80])
-def test_the_batch_size_changes_nothing(strategy, knowledge, rows):
+@pytest.mark.parametrize(("rows", "examples"), [(1, 24), (7, 80), (80, 80)])
+def test_the_batch_size_changes_nothing(strategy, knowledge, rows, examples):
     player = attacker(strategy, knowledge)
-    whole = evasion(player, defender(TRAINED))
-    parts = evasion(player, defender(TRAINED), rows=rows, batch_size=rows)
+    whole = evasion(player, defender(TRAINED), examples=examples)
+    parts = evasion(player, defender(TRAINED), rows=rows, batch_size=rows, examples=examples)
     assert same(costs(whole), costs(parts))
 
 
