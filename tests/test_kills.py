@@ -64,19 +64,19 @@ defenses:
   longer:
     _target_: arena.studies.roster.Defense
     strategy: {_target_: arena.defenses.erm.ERM, learner: "${learner}", epochs: 40}
-seeds: 2
+seeds: 1
 executor:
   _target_: arena.executors.processes.Processes
   workers: 2
 """
 
 RUNS = {
-    "match": Run(80, ("study.rounds=12",)),
+    "match": Run(90, ("study.rounds=12",)),
     "sweep": Run(50, ("-m", "order=attacker_first,simultaneous,defender_first", "study.rounds=3")),
     "who_moves_first": Run(20, ("study=who_moves_first", "study.rounds=2", "study.seeds=2")),
     "double_oracle": Run(15, ("study=double_oracle", "study.iterations=3", *RESPONDING)),
     "repeated_play": Run(15, ("study=repeated_play", "study.rounds=4", *RESPONDING)),
-    "pool": Run(20, ("--config-dir=conf", "study=pooled")),
+    "pool": Run(10, ("--config-dir=conf", "study=pooled")),
 }
 
 

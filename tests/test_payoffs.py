@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 from damage import each_flipped
+from safetensors.numpy import load_file
 from small import LINEAR, attacker, defender
 
 from arena import Knowledge, MoveOrder, Player
@@ -288,3 +289,14 @@ def test_a_game_is_read_as_it_was_saved(tmp_path):
             ValueError, match=r"game\.safetensors is damaged .*; run the study again"
         ):
             load(path)
+
+
+def test_the_order_in_which_models_came_is_not_kept(tmp_path):
+    """A pool's workers finish in any order; what a study leaves does not tell in which."""
+    labels = {"A": np.array([0, 1]), "B": np.array([3, -1])}
+    for name, answers in (("one", labels), ("other", dict(reversed(labels.items())))):
+        save(dataclasses.replace(GAME, answers=answers), tmp_path / name)
+    one, other = (load_file(tmp_path / name) for name in ("one", "other"))
+    np.testing.assert_array_equal(one["answers"], other["answers"])
+    for name in ("one", "other"):
+        np.testing.assert_array_equal(load(tmp_path / name).answers["B"], labels["B"])

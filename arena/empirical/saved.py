@@ -22,13 +22,14 @@ def save(game: EmpiricalGame, path: Path) -> None:
     tensors = {player: np.ascontiguousarray(game.costs[player]) for player in PLAYERS}
     if game.most is not None:
         tensors["most"] = np.ascontiguousarray(game.most)
-    if game.answers:
-        tensors["answers"] = np.stack(list(game.answers.values()))
+    answered = [model for model in game.models if model in game.answers]
+    if answered:
+        tensors["answers"] = np.stack([game.answers[model] for model in answered])
     metadata = {
         "models": json.dumps(game.models),
         "attacks": json.dumps(game.attacks),
         "against": json.dumps(game.against),
-        "answered": json.dumps(list(game.answers)),
+        "answered": json.dumps(answered),
         "missing": json.dumps([[*cell, why] for cell, why in game.missing.items()]),
     }
     atomically(path, sealed_tensors(packed(tensors, metadata)))
