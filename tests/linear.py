@@ -58,3 +58,7 @@ def dual(weights, space):
     if isinstance(space, L2):
         return space.eps * w.norm()
     return space.eps * w.max()
+
+
+NO_PRIZE = Negation(ErrorRate(no_answer=0.0))
+"""The cost of an attacker who wins nothing where the defender gives no answer."""

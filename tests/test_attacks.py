@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear import BOX, dual, linear_model, margins, play, points
+from linear import BOX, NO_PRIZE, dual, linear_model, margins, play, points
 from small import LINEAR, attacker, defender, evasion, last
 from torch import nn
 
@@ -143,7 +143,7 @@ def test_nan_gradients_on_some_examples_leave_the_others_alone():
             return logits + torch.where(bad, torch.nan, 0.0)
 
     data, space = points(), Linf(0.3, BOX)
-    moved, _ = play(PGD(10, 0.2), space, Cracked(), data)
+    moved, _ = play(PGD(10, 0.2), space, Cracked(), data, NO_PRIZE)
     clean, _ = play(PGD(10, 0.2), space, linear_model(), data)
     assert moved.isfinite().all() and space.contains(data.x, moved).all()
     assert torch.equal(moved[1::2], clean[1::2])

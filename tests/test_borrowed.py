@@ -1,7 +1,7 @@
 """Other libraries' attacks: metered, refereed, secluded; the real ones against closed forms."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -231,7 +231,7 @@ def test_nan_is_no_move_and_leaves_the_others_alone(together, eps):
     assert (x[others] > turn.data.x[others] + 0.099).all()
 
 
-def test_an_output_that_is_answered_with_nan_is_no_move():
+def test_an_output_that_is_answered_with_nan_counts_where_it_wins():
     def to_the_trap(model, job):
         moved = job.x.clone()
         moved[:, 0, 0, 0] = 0.5
@@ -239,7 +239,9 @@ def test_an_output_that_is_answered_with_nan_is_no_move():
 
     turn, _, model = make(Library(does=to_the_trap), Linf(0.25), broken=0.5)
     assert model.logits(to_the_trap(None, turn.data)).isnan().all()
-    assert torch.equal(play(turn), turn.data.x)
+    assert model.logits(play(turn)).isnan().all()
+    player = replace(turn.player, cost=Negation(ErrorRate(no_answer=0.0)))
+    assert torch.equal(play(replace(turn, player=player)), turn.data.x)
 
 
 # --- randomness -----------------------------------------------------------------------------

@@ -12,9 +12,13 @@ from torch import nn
 
 from arena import Arena, Knowledge, Labelled, MoveOrder, Strategy, WhiteBox, chance
 from arena.actions.decisions import Confidence
-from arena.actions.lp import Linf
+from arena.actions.lp import L2, Linf
+from arena.attacks.ddn import DDN
 from arena.attacks.honest import Honest
+from arena.attacks.hopskipjump import HopSkipJump
 from arena.attacks.noise import Noise
+from arena.attacks.pgd import PGD
+from arena.attacks.square import Square
 from arena.costs import ErrorRate
 from arena.data.digits import Digits
 from arena.data.given import Given
@@ -387,6 +391,27 @@ def test_no_answer_costs_as_much_as_an_error_and_is_counted_apart():
     assert (record.costs["defender"] >= plain.costs["defender"]).all()
     assert "no answer" in record.notes[-1] and record.zero_sum
     assert bool(record.costs["defender"].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "knowledge"),
+    [
+        (PGD(steps=3, step=0.5), Knowledge.white_box()),
+        (DDN(steps=5), Knowledge.white_box()),
+        (Square(steps=10), Knowledge.black_box("scores", 20)),
+        (HopSkipJump(steps=1, init_trials=5), Knowledge.black_box("labels", 60)),
+    ],
+    ids=["PGD", "DDN", "Square", "HopSkipJump"],
+)
+def test_a_defender_that_breaks_down_gains_nothing(strategy, knowledge):
+    """Attackers take an answer that is not there: it costs the defender as much as an error."""
+    arena = evasion(defender_=defender(PLAIN), examples=40)
+    module = ERM(MLP(()), epochs=10).train(arena.board.training, 0).module
+    own = attacker(strategy, knowledge, Linf(0.3) if not isinstance(strategy, DDN) else L2(2.0))
+    broken = evasion(own, defender(Fixed(SilentWhereAttacked(module))), examples=40)
+    record = last(broken)
+    assert record.metrics["no_answer"] > 0.5
+    assert record.metrics["attacked_error"] > 0.9
 
 
 def test_no_answer_costs_what_is_declared():

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from linear import BOX, linear_model, play, points, turn_of
+from linear import BOX, NO_PRIZE, linear_model, play, points, turn_of
 from torch import nn
 
 from arena import Labelled
@@ -202,7 +202,7 @@ def test_examples_without_finite_answers_leave_the_others_alone(strategy):
     data = four()
     cracked = data.x[:, 0] > 0.8 + SPACE.eps
     sound = data.x[:, 0] < 0.8 - SPACE.eps
-    moved, _ = play(strategy, SPACE, Cracked(), data)
+    moved, _ = play(strategy, SPACE, Cracked(), data, NO_PRIZE)
     whole, _ = play(strategy, SPACE, NET, data)
     assert moved.isfinite().all() and SPACE.contains(data.x, moved).all()
     assert cracked.any() and torch.equal(moved[cracked], data.x[cracked])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear import BOX, linear_model, play, points, turn_of
+from linear import BOX, NO_PRIZE, linear_model, play, points, turn_of
 from torch import nn
 
 from arena import Labelled
@@ -218,8 +218,9 @@ def test_results_depend_neither_on_the_batch_size_nor_on_broken_neighbors(attack
     broken = torch.arange(12) % 4 == 0
     flagged = data.x.clone()
     flagged[broken, 0] = 2.5
-    other, sizes, _ = nearest(attack, space, module, Labelled(flagged, data.y, 3, data.box))
-    assert sizes[broken].isinf().all(), "NaN is no mistake"
+    half = Labelled(flagged, data.y, 3, data.box)
+    other, sizes, _ = nearest(attack, space, module, half, NO_PRIZE)
+    assert sizes[broken].isinf().all(), "NaN wins nothing"
     assert torch.equal(other[~broken], x[~broken]) and torch.equal(sizes[~broken], size[~broken])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from linear import linear_model, margins, play, turn_of
+from linear import NO_PRIZE, linear_model, margins, play, turn_of
 from test_descent import Steady
 from torch import nn
 
@@ -235,10 +235,10 @@ class Cracked(nn.Module):
 def test_nan_on_some_leaves_the_others_alone(strategy, space):
     net, data = Cracked(), images()
     data.x[:, -1] = 0.25
-    _, clean, _ = nearest(strategy, space, net, data)
+    _, clean, _ = nearest(strategy, space, net, data, NO_PRIZE)
     cracked = torch.arange(len(data)) % 3 == 0
     data.x[cracked, -1] = 0.75
-    x, size, _ = nearest(strategy, space, net, data)
+    x, size, _ = nearest(strategy, space, net, data, NO_PRIZE)
     assert size[cracked].isinf().all() and torch.equal(size[~cracked], clean[~cracked])
     assert x.isfinite().all()
 

@@ -13,7 +13,7 @@ from arena import chance
 from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.square import Square, _Bumps, _bumps, _Squares, _window
 from arena.core import Turn
-from arena.costs import Negation, Refusal, Targeted
+from arena.costs import ErrorRate, Negation, Refusal, Targeted
 from arena.knowledge import Ledger
 
 
@@ -169,7 +169,7 @@ def test_a_refusal_counts_at_its_price():
     assert (model.labels(play(turn)) == 2).all()
 
 
-def test_logits_that_are_not_finite_are_no_mistake():
+def test_an_answer_that_is_not_there_is_taken_where_it_wins():
     class Broken(Linear):
         def logits(self, x: Tensor) -> Tensor:
             logits = super().logits(x)
@@ -177,8 +177,11 @@ def test_logits_that_are_not_finite_are_no_mistake():
 
     model = Broken(torch.tensor([[1.0] * 9, [0.0] * 9]), torch.zeros(2))
     x, y = torch.full((2, 9), 0.5), torch.zeros(2, dtype=torch.int64)
-    turn, ledger = make(model, x, y, Linf(0.1), steps=20)
+    no_prize = Negation(ErrorRate(no_answer=0.0))
+    turn, ledger = make(model, x, y, Linf(0.1), no_prize, steps=20)
     assert torch.equal(play(turn), x) and (ledger.queries == 21).all()
+    turn, ledger = make(model, x, y, Linf(0.1), steps=20)
+    assert model.logits(play(turn)).isnan().all() and (ledger.queries == 2).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (1, 5, 9), (1, 1, 12)])

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from linear import BOX, linear_model, play, points, turn_of
+from linear import BOX, NO_PRIZE, linear_model, play, points, turn_of
 from small import attacker, evasion, last
 from torch import nn
 
@@ -149,12 +149,16 @@ def test_a_refusal_may_be_what_is_wanted_where_only_labels_are_seen():
     assert (least == -2).all() and len(rows) == 50
 
 
-def test_answers_that_are_not_finite_are_never_the_worst_case():
+def test_answers_that_are_not_there_are_the_worst_case_where_they_win():
     class Cracked(nn.Module):
         def forward(self, x):
             moved = (x != points().x[: len(x)]).any(1) if len(x) == 50 else torch.ones(len(x)) > 0
             return MODULE(x) + torch.where(moved[:, None], torch.nan, 0.0)
 
     data = points()
-    moved, _ = play(WorstCase((Noise(),)), SPACE, Cracked(), data)
+    moved, _ = play(WorstCase((Noise(),)), SPACE, Cracked(), data, NO_PRIZE)
     assert torch.equal(moved, data.x)
+    moved, _ = play(WorstCase((Noise(),)), SPACE, Cracked(), data)
+    wrong = MODULE(data.x).argmax(1) != data.y  # which were mistakes as they were dealt
+    assert wrong.any() and (moved[~wrong] != data.x[~wrong]).any(1).all()
+    assert torch.equal(moved[wrong], data.x[wrong])

@@ -16,7 +16,7 @@ from arena.attacks.engines.spaces import serving
 from arena.classification import decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count, Positive
-from arena.knowledge import INVALID, View, WhiteBox
+from arena.knowledge import View, WhiteBox
 from arena.training.classifiers import committed
 from arena.transformations.bit_depth import BitDepth
 from arena.transformations.transformation import Transformation
@@ -234,5 +234,6 @@ class _LevelSearch:
         data = self.turn.data
         with torch.no_grad():
             labels = decide(self.view.logits(x, rows), data.classes)
-        cost = self.turn.player.cost.answered(labels, data.y[rows])
-        self.best.offer(x, torch.where(labels == INVALID, torch.inf, cost), loss, rows)
+        goal, y = self.turn.player.cost, data.y[rows]
+        cost = torch.where(losses.barren(goal, labels, y), torch.inf, goal.answered(labels, y))
+        self.best.offer(x, cost, loss.nan_to_num(torch.inf, torch.inf), rows)

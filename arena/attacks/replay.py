@@ -10,7 +10,7 @@ from torch import Tensor
 from arena.actions.pool import Pool
 from arena.attacks.engines.spaces import serving
 from arena.core import Player, Strategy, Turn
-from arena.knowledge import INVALID, LabelView, View
+from arena.knowledge import LabelView, View
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Replay(Strategy):
         for rows in turn.batches():
             rows = rows[view.remaining(rows) > 0]
             answers = view.labels(x[rows], rows)
-            labels[rows] = torch.where(answers == INVALID, y[rows], answers)
+            labels[rows] = answers
         gained = cost.answered(y, y) - cost.answered(labels, y)
         best = gained.argmax()
         # Where nothing is gained every input keeps its place.

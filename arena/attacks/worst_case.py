@@ -8,10 +8,10 @@ from torch import Tensor
 
 from arena import chance
 from arena.attacks.engines.descent import Best
-from arena.attacks.engines.losses import prices
+from arena.attacks.engines.losses import barren, prices
 from arena.classification import decide
 from arena.core import Player, Strategy, Turn
-from arena.knowledge import INVALID, LabelView, ScoreView, View, WhiteBox
+from arena.knowledge import LabelView, ScoreView, View, WhiteBox
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class WorstCase(Strategy):
             else:
                 labels = turn.see("defender", LabelView).labels(x[at], rows[at])
                 second = torch.zeros(len(at), device=x.device)
-            fit = (labels != INVALID) & ~second.isnan()
-            first = torch.where(fit, cost.answered(labels, y), torch.inf)
-            best.offer(x[at], first, torch.where(fit, second, torch.inf), rows[at])
+            second = second.nan_to_num(torch.inf, torch.inf)  # no answer: the last of equals
+            price = torch.where(barren(cost, labels, y), torch.inf, cost.answered(labels, y))
+            best.offer(x[at], price, second, rows[at])
         return prices(cost, data.y, width, data.classes).amin(1), rows
 
     def _scores(self, turn: Turn, x: Tensor, rows: Tensor) -> Tensor:

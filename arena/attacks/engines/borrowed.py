@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from arena.actions.lp import L0, L1, L2, Linf, Lp
+from arena.attacks.engines import losses
 from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.walks import wide
 from arena.classification import decide
 from arena.core import Cost, IllegalMove, Player, Strategy, Turn, first
 from arena.costs import ErrorRate, Negation, Targeted
 from arena.fields import Count
-from arena.knowledge import INVALID, View, WhiteBox
+from arena.knowledge import View, WhiteBox
 
 ROUNDING = 1e-6
 """What a value may be beyond the space by float32 rounding, as a share of the box's width."""
@@ -200,7 +201,8 @@ class Borrowed(Strategy):
         x = torch.where(wide(lost, x), given.x, legal)
         with torch.no_grad():
             answered = decide(view.logits(x, rows), given.classes)
-        return torch.where(wide(answered == INVALID, x), given.x, x)
+        barren = losses.barren(turn.player.cost, answered, given.y)
+        return torch.where(wide(barren, x), given.x, x)
 
 
 def options_of(make: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:

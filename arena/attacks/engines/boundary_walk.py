@@ -14,7 +14,7 @@ from arena.actions.lp import L2, Linf
 from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.walks import wide
 from arena.core import Player, Strategy, Turn
-from arena.knowledge import INVALID, REFUSED, LabelView, View
+from arena.knowledge import REFUSED, LabelView, View
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ class LabelWalks:
         return at[self.view.remaining(self.rows[at]) > 0]
 
     def mistaken(self, x: Tensor, at: Tensor) -> Tensor:
-        """Asks whether inputs are mistakes, bool [len(at)]; an answer that is none is not."""
+        """Asks whether inputs are answered at a lower cost than the truth is, bool [len(at)]."""
         label, y = self.view.labels(x, self.rows[at]), self.y[at]
-        label = torch.where(label == INVALID, y, label)
         return self.cost.answered(label, y) < self.cost.answered(y, y)
 
     def arrive(self, at: Tensor, x: Tensor) -> None:

@@ -24,7 +24,7 @@ from arena.attacks.engines.walks import S, Walks, wide
 from arena.classification import Perturbations, decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count
-from arena.knowledge import INVALID, View, WhiteBox
+from arena.knowledge import View, WhiteBox
 
 _CPU_SYNC, _SYNC = 1, 8
 """Steps between two looks at who is done; on an accelerator each look waits for the device."""
@@ -241,25 +241,31 @@ class Search:
         return loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def _judged(self, walks: Walks[Any], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What the answers cost [L], and which of them are answers at all."""
+        """What the answers cost [L], and which places count: those of walks still under way.
+
+        An answer that is not there costs what the player's cost says; where that wins nothing, the
+        place does not count.
+        """
         labels = decide(logits, self.classes)
         cost = self.cost.answered(labels, walks.y)
         if self.rounded is not None:
             sure = self.cost.answered(walks.y, walks.y)
-            seems = ((cost < sure) & (labels != INVALID)).nonzero().squeeze(1)
+            seems = (cost < sure).nonzero().squeeze(1)
             if len(seems):
                 checked = decide(self.ask(x[seems], walks.rows[seems]), self.classes)
                 labels = labels.index_copy(0, seems, checked)
                 cost = self.cost.answered(labels, walks.y)
-        return cost, (labels != INVALID) & (walks.t <= self.method.steps)
+        barren = losses.barren(self.cost, labels, walks.y)
+        return cost, ~barren & (walks.t <= self.method.steps)
 
     def _keep(
         self, walks: Walks[Any], together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
     ) -> None:
         first, second = self.method.rank(self, walks, x, cost, loss)
         # Who is done may still be here, where it is not looked at every step.
-        fit = fit & ~second.isnan() & ~self.method.done(self, walks.rows)
+        fit = fit & ~self.method.done(self, walks.rows)
         first, second = (torch.where(fit, part, torch.inf) for part in (first, second))
+        second = second.nan_to_num(torch.inf, torch.inf)  # no answer, no loss: the last of equals
         rows = walks.rows
         if together > 1:  # the best of each example's walks; of equals the first
             first, second = first.view(-1, together), second.view(-1, together)

@@ -12,7 +12,7 @@ from arena.attacks.engines.descent import Best
 from arena.classification import Classifier, decide
 from arena.core import Labelled, Player, Strategy, Turn
 from arena.fields import Declared
-from arena.knowledge import INVALID, View, WhiteBox
+from arena.knowledge import View, WhiteBox
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def expected(
 ) -> tuple[Tensor, Tensor]:
     """What inputs `x` [B, ...] cost over a mixture of models: the expectation, and of surrogates.
 
-    Both [B]; an answer that is not finite is no answer, and costs infinitely.
+    Both [B]. An answer that is not there costs what the player's cost says.
     """
     cost = turn.player.cost
     first = torch.zeros(len(x), device=x.device)
@@ -95,7 +95,6 @@ def expected(
         for model, weight in zip(models, weights, strict=True):
             logits = model.logits(x[rows])
             labels = decide(logits, model.classes)
-            answered = cost.answered(labels, given.y)
-            first[rows] += weight * torch.where(labels == INVALID, torch.inf, answered)
+            first[rows] += weight * cost.answered(labels, given.y)
             second[rows] += weight * cost.surrogate(logits, given.y, given.classes)
     return first, second.nan_to_num(torch.inf, torch.inf)

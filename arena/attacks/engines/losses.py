@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from arena.core import Cost
-from arena.knowledge import REFUSED
+from arena.knowledge import INVALID, REFUSED
 
 
 def prices(cost: Cost, y: Tensor, width: int, classes: int) -> Tensor:
@@ -18,6 +18,11 @@ def prices(cost: Cost, y: Tensor, width: int, classes: int) -> Tensor:
     answers = torch.arange(width, device=y.device)
     answers[classes:] = REFUSED
     return cost.answered(answers[None, :], y[:, None])
+
+
+def barren(cost: Cost, labels: Tensor, y: Tensor) -> Tensor:
+    """Where [B] there is no answer, and that costs no less than the right one: nothing is won."""
+    return (labels == INVALID) & (cost.answered(labels, y) >= cost.answered(y, y))
 
 
 def winning(prices: Tensor) -> Tensor:

@@ -62,8 +62,8 @@ class Scored:
     """A search of b examples, `rows` of the turn's data; `at` are places in it (0 .. b - 1).
 
     An input is worth the cost of its answer and, at equal cost, the method's `guide`, low being
-    good. Scores that are not finite are no mistake, and no guide. The given inputs are asked about
-    first.
+    good. An answer that is not there, of scores that are not finite, costs what the player's cost
+    says, and is no guide. The given inputs are asked about first.
 
     Attributes:
         given: The inputs as dealt, [b, C, H, W]: the last two axes are the plane and those before
@@ -103,10 +103,9 @@ class Scored:
         scores = torch.cat([self.view.scores(*part) for part in zip(*parts, strict=True)])
         self.refuses = scores.shape[1] > self.classes
         label, y = decide(scores, self.classes), self.y[at]
-        lost = label == INVALID
-        cost = self.goal.answered(torch.where(lost, y, label), y)
+        cost = self.goal.answered(label, y)
         guide = self.guided(self.goal, scores, y, self.classes)
-        return cost, torch.where(lost | guide.isnan(), float("inf"), guide)
+        return cost, torch.where((label == INVALID) | guide.isnan(), float("inf"), guide)
 
     def steps(self, most: int, queries: int = 1) -> Iterator[tuple[int, Tensor]]:
         """Steps from 0, each with those `at` who still stand, until nobody does.
