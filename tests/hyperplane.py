@@ -81,7 +81,7 @@ def play(turn: Turn) -> Tensor:
 def nearest(turn: Turn) -> Tensor:
     """The distances [B] at which the search ends, before anything is projected."""
     view = turn.see("defender", LabelView)
-    found = turn.each_batch(lambda rows: turn.player.strategy._nearest(turn, view, rows))
+    found = turn.each_batch(lambda rows: turn.player.strategy.search(turn, view, rows))
     return turn.player.actions.size(turn.data.x, found)
 
 

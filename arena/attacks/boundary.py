@@ -21,7 +21,7 @@ RATE = 1.1
 
 
 @dataclass(frozen=True)
-class Boundary(BoundaryWalk):
+class Boundary(BoundaryWalk["_Steps"]):
     """Brendel, Rauber & Bethge 2018 (1712.04248), Algorithm 1, played inside an L2 ball.
 
     From a mistake anywhere in the box, bisect towards the given input; then, again and again, step
@@ -38,24 +38,21 @@ class Boundary(BoundaryWalk):
 
     Attributes:
         steps: Steps sideways per example, each a query, half of them with one more.
-        init_trials: Uniformly random inputs asked about for a first mistake.
     """
 
     steps: Count = 10_000
-    init_trials: Count = 100
 
     spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (L2,)
 
-    def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Steps(turn, view, rows)
-        on = walk.bisect(walk.start(self.init_trials))
-        for t in range(1, self.steps + 1):
-            on = walk.paying(on)
-            if len(on) == 0:
-                break
-            walk.approach(walk.paying(walk.sidestep(on, t)))
-            on = on[(walk.gap > walk.space.eps)[on] & (walk.towards * walk.gap > walk.finest)[on]]
-        return walk.best
+    def walks(self, turn: Turn, view: LabelView, rows: Tensor) -> "_Steps":
+        """Walks with steps of the first length."""
+        return _Steps(turn, view, rows)
+
+    def step(self, walks: "_Steps", on: Tensor, t: int) -> Tensor:
+        """A step sideways, and one towards the input from where that is a mistake."""
+        walks.approach(walks.paying(walks.sidestep(on, t)))
+        far = (walks.gap > walks.space.eps)[on]
+        return on[far & (walks.towards * walks.gap > walks.finest)[on]]
 
 
 class _Steps(LabelWalks):

@@ -16,7 +16,7 @@ from arena.knowledge import LabelView
 
 
 @dataclass(frozen=True)
-class HopSkipJump(BoundaryWalk):
+class HopSkipJump(BoundaryWalk["_Jumps"]):
     """Chen, Jordan & Wainwright 2020 (1904.02144), Algorithm 2, played inside a ball.
 
     From a mistake anywhere in the box, bisect towards the given input; there, estimate from labels
@@ -34,25 +34,21 @@ class HopSkipJump(BoundaryWalk):
         initial_evals: Queries of the first estimate (B_0, 100 in the paper); the t-th takes sqrt(t)
             times as many.
         max_evals: The most queries of one estimate.
-        init_trials: Uniformly random inputs asked about for a first mistake.
     """
 
     steps: Count = 64
     initial_evals: Count = 40
     max_evals: Count = 10_000
-    init_trials: Count = 100
 
-    def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Jumps(turn, view, rows)
-        on = walk.bisect(walk.start(self.init_trials))
-        for t in range(1, self.steps + 1):
-            on = walk.paying(on)
-            if len(on) == 0:
-                break
-            evals = min(int(self.initial_evals * math.sqrt(t)), self.max_evals)
-            moved, stuck = walk.step(on, walk.direction(on, evals, t), t)
-            on = torch.cat([stuck, walk.bisect(moved)])
-        return walk.best
+    def walks(self, turn: Turn, view: LabelView, rows: Tensor) -> "_Jumps":
+        """Walks that jump along an estimated normal."""
+        return _Jumps(turn, view, rows)
+
+    def step(self, walks: "_Jumps", on: Tensor, t: int) -> Tensor:
+        """An estimate, a step along it, and a bisection from there."""
+        evals = min(int(self.initial_evals * math.sqrt(t)), self.max_evals)
+        moved, stuck = walks.step(on, walks.direction(on, evals, t), t)
+        return torch.cat([stuck, walks.bisect(moved)])
 
 
 class _Jumps(LabelWalks):

@@ -18,7 +18,7 @@ SHORTEST = 1e-3
 
 
 @dataclass(frozen=True)
-class SignOPT(BoundaryWalk):
+class SignOPT(BoundaryWalk["_Turns"]):
     """Cheng et al. 2020 (1909.10773), Algorithm 1, played inside a ball.
 
     How far the boundary is depends on the direction in which one looks for it. From that of a first
@@ -42,25 +42,21 @@ class SignOPT(BoundaryWalk):
         frequencies: Share of the frequencies, the lowest, of each of an input's last two axes in
             the random directions; 1 for all of them, the paper's. Features [B, D] have no order,
             so that they take all.
-        init_trials: Uniformly random inputs asked about for a first mistake.
     """
 
     steps: Count = 200
     initial_evals: Count = 40
     frequencies: Share = 0.5
-    init_trials: Count = 100
 
-    def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        walk = _Turns(turn, view, rows, self.frequencies)
-        on = walk.bisect(walk.start(self.init_trials))
-        for t in range(1, self.steps + 1):
-            on = walk.paying(on)
-            if len(on) == 0:
-                break
-            step = walk.slope(on, int(self.initial_evals * math.sqrt(t)), t)
-            moved, stuck = walk.turn(on, step)
-            on = torch.cat([stuck, walk.bisect(moved)])
-        return walk.best
+    def walks(self, turn: Turn, view: LabelView, rows: Tensor) -> "_Turns":
+        """Walks that turn along the chosen frequencies."""
+        return _Turns(turn, view, rows, self.frequencies)
+
+    def step(self, walks: "_Turns", on: Tensor, t: int) -> Tensor:
+        """An estimate, a turn along it, and a bisection from there."""
+        slope = walks.slope(on, int(self.initial_evals * math.sqrt(t)), t)
+        moved, stuck = walks.turn(on, slope)
+        return torch.cat([stuck, walks.bisect(moved)])
 
 
 class _Turns(LabelWalks):

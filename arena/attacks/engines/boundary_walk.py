@@ -3,8 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,47 +14,8 @@ from arena.actions.lp import L2, Linf
 from arena.attacks.engines.spaces import serving
 from arena.attacks.engines.walks import wide
 from arena.core import Player, Strategy, Turn
+from arena.fields import Count
 from arena.knowledge import REFUSED, LabelView, View
-
-
-@dataclass(frozen=True)
-class BoundaryWalk(Strategy):
-    """A search for the nearest mistake, played inside a ball.
-
-    From a mistake anywhere in the box, walk towards the given input, seeing labels alone. A mistake
-    is an answer that costs less than the right one. The search ends, example by example, when a
-    mistake lies in the ball; that one is played. Otherwise the nearest mistake is projected onto
-    the ball and played on the off chance; if there was none, the given input is. An input that is
-    a mistake as given, or has no cheaper answer than the right one, stays.
-    """
-
-    needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
-    spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (Linf, L2)
-    """The spaces that the algorithm has a geometry for."""
-
-    def check(self, player: Player) -> None:
-        """Raises ValueError if the space is none of `spaces`, or answers have no cost."""
-        name = type(self).__name__
-        serving(player, name, self.spaces)
-        try:
-            player.cost.answered(*torch.zeros(2, 1, dtype=torch.int64))
-        except NotImplementedError:
-            raise ValueError(
-                f"{name} sees answers only, and cost={type(player.cost).__name__} does not "
-                "follow from them; state its `answered`"
-            ) from None
-
-    def respond(self, turn: Turn) -> Tensor:
-        """The inputs to play, [B, ...]."""
-        space = serving(turn.player, type(self).__name__, self.spaces)
-        view = turn.see("defender", LabelView)
-        return turn.each_batch(
-            lambda rows: space.project(turn.data.x[rows], self._nearest(turn, view, rows))
-        )
-
-    @abstractmethod
-    def _nearest(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
-        """The nearest mistakes found, not necessarily legal; the given inputs where none was."""
 
 
 class LabelWalks:
@@ -69,7 +30,7 @@ class LabelWalks:
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:
         self.view, self.rows, self.batch_size = view, rows, turn.batch_size
-        self.space = serving(turn.player, "BoundaryWalk", BoundaryWalk.spaces)
+        self.space = serving(turn.player, "BoundaryWalk", (Linf, L2))
         self.cost = turn.player.cost
         self.classes = turn.data.classes
         self.given, self.y, self.keys = turn.data.x[rows], turn.data.y[rows], turn.keys[rows]
@@ -198,3 +159,76 @@ class LabelWalks:
                 drift += wide(vote[:, i].abs(), voted) * used[:, i]
             votes += vote.sum(1)
         return voted, drift, votes / evaluated
+
+
+W = TypeVar("W", bound=LabelWalks)
+"""The walks of a method."""
+
+
+@dataclass(frozen=True)
+class BoundaryWalk(Strategy, Generic[W]):
+    """A search for the nearest mistake, played inside a ball.
+
+    A mistake is an answer that costs less than the right one. From a mistake anywhere in the box,
+    bisected, walk towards the given input, seeing labels alone. An example's search ends when a
+    mistake lies in the ball, and that mistake is played. Otherwise the nearest mistake is projected
+    onto the ball and played on the off chance. Without any mistake the given input is played. An
+    input that is a mistake as given, or has no cheaper answer than the right one, stays.
+
+    Attributes:
+        steps: Steps of a walk.
+        init_trials: Uniformly random inputs asked about for a first mistake.
+    """
+
+    steps: Count
+    init_trials: Count = field(default=100, kw_only=True)
+
+    needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
+    spaces: ClassVar[tuple[type[Linf] | type[L2], ...]] = (Linf, L2)
+    """The spaces that the algorithm has a geometry for."""
+
+    def check(self, player: Player) -> None:
+        """Checks the player's space and cost.
+
+        Raises:
+            ValueError: If the space is none of `spaces`, or answers have no cost.
+        """
+        name = type(self).__name__
+        serving(player, name, self.spaces)
+        try:
+            player.cost.answered(*torch.zeros(2, 1, dtype=torch.int64))
+        except NotImplementedError:
+            raise ValueError(
+                f"{name} sees answers only, and cost={type(player.cost).__name__} does not "
+                "follow from them; state its `answered`"
+            ) from None
+
+    def respond(self, turn: Turn) -> Tensor:
+        """The inputs to play, [B, ...]."""
+        space = serving(turn.player, type(self).__name__, self.spaces)
+        view = turn.see("defender", LabelView)
+        return turn.each_batch(
+            lambda rows: space.project(turn.data.x[rows], self.search(turn, view, rows))
+        )
+
+    def search(self, turn: Turn, view: LabelView, rows: Tensor) -> Tensor:
+        """The nearest mistakes found for `rows` [b], [b, ...]; the given inputs where none was.
+
+        They lie in the box, but not necessarily in the ball.
+        """
+        walks = self.walks(turn, view, rows)
+        on = walks.bisect(walks.start(self.init_trials))
+        for t in range(1, self.steps + 1):
+            on = walks.paying(on)
+            if len(on) == 0:
+                break
+            on = self.step(walks, on, t)
+        return walks.best
+
+    @abstractmethod
+    def walks(self, turn: Turn, view: LabelView, rows: Tensor) -> W:
+        """The walks of the method for `rows` [b], none of them begun."""
+
+    @abstractmethod
+    def step(self, walks: W, on: Tensor, t: int) -> Tensor:
+        """Takes step `t`, from 1, with the walks `on`; returns those that go on."""
