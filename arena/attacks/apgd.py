@@ -17,7 +17,7 @@ _RISING = 0.75  # rho of condition 1: the share of steps that must improve
 
 
 def checkpoints(steps: int) -> list[int]:
-    """The steps after which a walk is judged (section 3.2), in ever shorter intervals."""
+    """The steps after which a walk is judged (section 3.2), at ever shorter intervals."""
     found, share, width = [], 0.0, 0.22
     while share + width < 1:
         share += width
@@ -53,16 +53,16 @@ class _Pace(PerWalk):
 class APGD(AutoPGD[_Pace]):
     """Croce & Hein 2020 (2003.01690), Algorithm 1, on the loss that it is given.
 
-    The step begins at twice eps. At each checkpoint it is halved, and the walk taken back to its
-    best place, if too few of the steps since the last one improved (condition 1), or if neither the
-    step nor the best loss has changed since (condition 2).
+    The step begins at twice eps. At each checkpoint it may be halved, and the walk taken back to
+    its best place. That happens if too few of the steps since the last checkpoint lowered the loss
+    (condition 1), or if neither the step nor the best loss has changed since (condition 2).
     """
 
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2)
     instead: ClassVar[str] = "strategy=apgd_l1"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Pace:
-        """At random in the space, aimed at the target of its number."""
+        """Starts at random in the space, aimed at the target of the walk's number."""
         walks.x = search.space.sample(walks.given, walks.key)
         search.aim(walks, self.targets)
         best = BestPlace.unknown(walks)
@@ -94,7 +94,7 @@ class APGD(AutoPGD[_Pace]):
         return space.project(walks.given, moved)
 
     def _judged(self, walks: Walks[_Pace], gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to go on from, with the gradient there; steps that did not pay are halved."""
+        """The place to go on from and its gradient [L, ...]; halves steps that did not pay."""
         own, width = walks.own, self._interval(walks.t)
         at = width > 0
         if at.device.type == "cpu" and not bool(at.any()):  # elsewhere asking costs more
@@ -109,7 +109,7 @@ class APGD(AutoPGD[_Pace]):
         return own.best.back(cut, walks.x, gradient)
 
     def _interval(self, t: Tensor) -> Tensor:
-        """For each step of `t` [L]: how long the interval is that ends there, 0 if none does."""
+        """The length of the interval that ends at each step of `t` [L]; 0 if none ends there."""
         width, before = torch.zeros(self.steps + 1), 0
         for mark in checkpoints(self.steps):
             width[mark], before = mark - before, mark

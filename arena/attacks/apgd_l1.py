@@ -1,4 +1,4 @@
-"""Auto-PGD for L1 balls: sparse steps, in balls that shrink to the given one."""
+"""Auto-PGD for L1 balls: sparse steps, in balls that shrink to the player's own."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -44,18 +44,18 @@ class APGDL1(AutoPGD[_Sparse]):
 
     A step moves the k coordinates of largest gradient by equal amounts, eta in all, and projects
     onto ball and box together (the space's own exact projection). At each look k becomes the number
-    of coordinates in which the best place differs from the input, over 1.5; where that number fell
-    by more than 5 % the walk goes back to its best place with steps of the whole radius again, else
-    eta falls by 1.5, down to a tenth. The first steps are in balls of 3 eps and 2 eps, which hold
-    nothing that can be played; each next ball begins at the projection of the best place so far
-    (section 4.3).
+    of coordinates in which the best place differs from the input, divided by 1.5. Where that number
+    fell by more than 5 % the walk goes back to its best place, with steps of the whole radius
+    again. Elsewhere eta falls by a factor of 1.5, down to a tenth of the radius. The first steps
+    are in balls of 3 eps and 2 eps, which hold nothing that can be played. Each later ball begins
+    at the projection of the best place so far (section 4.3).
     """
 
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (L1,)
     instead: ClassVar[str] = "strategy=apgd"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Sparse:
-        """At normal noise, projected onto the largest ball, which leaves few coordinates of it."""
+        """Starts at normal noise, projected onto the largest ball, which keeps few coordinates."""
         noise = chance.normal(walks.key, walks.given.shape[1:])
         walks.x = self._ball(search, _BALLS[0][1]).project(walks.given, walks.given + noise)
         search.aim(walks, self.targets)
@@ -71,7 +71,7 @@ class APGDL1(AutoPGD[_Sparse]):
     def rank(
         self, search: Search, walks: Walks[_Sparse], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As every descent, but that places in larger balls count for nothing."""
+        """Ranks places as every descent does, but those in larger balls count for nothing."""
         inside = self._radii(walks.t) == 1.0
         return torch.where(inside, cost, torch.inf), torch.where(inside, loss, torch.inf)
 
@@ -95,7 +95,7 @@ class APGDL1(AutoPGD[_Sparse]):
         return x
 
     def _looked(self, walks: Walks[_Sparse], gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """At a look: another sparsity, and longer or shorter steps."""
+        """At a look: sets another sparsity, and longer or shorter steps."""
         own = walks.own
         own.looked = own.looked + 1
         at = own.looked > max(round(_EVERY * self.steps), 1)
@@ -111,7 +111,7 @@ class APGDL1(AutoPGD[_Sparse]):
         return own.best.back(at & sparser, walks.x, gradient)
 
     def _enter(self, walks: Walks[_Sparse], enters: Tensor, x: Tensor) -> None:
-        """Begins anew, at `x`, for walks that enter a ball: sparse as `x` is, in longest steps."""
+        """Starts anew at `x` where a walk enters a ball: as sparse as `x`, in the longest steps."""
         own, differs = walks.own, self._differs(x, walks.given)
         own.length = own.length.masked_fill(enters, 1.0)
         own.moving = torch.where(enters, differs / _SHRINK, own.moving)
@@ -140,7 +140,7 @@ class APGDL1(AutoPGD[_Sparse]):
     def _projected(
         self, search: Search, walks: Walks[_Sparse], x: Tensor, radius: Tensor
     ) -> Tensor:
-        """`x` [L, ...] in balls of a radius [L] each."""
+        """`x` [L, ...], each projected onto the ball of its `radius` [L]."""
         projected = x
         for _, size in _BALLS:
             those = (radius == size).nonzero().squeeze(1)

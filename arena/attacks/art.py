@@ -13,15 +13,15 @@ from arena.attacks.engines.borrowed import Borrowed, Job, load, options_of
 class ART(Borrowed):
     """An evasion attack by its class, such as `art.attacks.evasion.ProjectedGradientDescent`.
 
-    Those that take `eps` or `norm` are given the game's; those that take no eps count where they
-    end inside the ball. The labels are always given: ART takes the clean prediction for the truth
-    otherwise. ART works in NumPy, so inputs travel over the CPU.
+    Attacks that take `eps` or `norm` get the game's. An output of those that take no eps counts if
+    it lies inside the ball. The labels are always given, because ART would otherwise take the clean
+    prediction for the truth. ART works in NumPy, so inputs pass through the CPU.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("art",)
 
     def made(self, model: nn.Module, job: Job) -> Any:
-        """The attack; ValueError if it cannot be aimed."""
+        """The attack; ValueError if it cannot aim at the target."""
         make = load(self.attack, "art")
         classifier = load("art.estimators.classification.PyTorchClassifier", "art")(
             model,
@@ -42,6 +42,6 @@ class ART(Borrowed):
         return bool(options_of(type(attack), {"eps": None}))
 
     def run(self, attack: Any, model: nn.Module, job: Job) -> Tensor:
-        """What it generates for the labels, or for the target's."""
+        """What it generates for the labels [b], or for those of the target."""
         moved = attack.generate(job.x.cpu().numpy(), y=job.labels.cpu().numpy())
         return torch.from_numpy(moved)

@@ -24,20 +24,20 @@ RATE = 1.1
 class Boundary(BoundaryWalk["_Steps"]):
     """Brendel, Rauber & Bethge 2018 (1712.04248), Algorithm 1, played inside an L2 ball.
 
-    From a mistake anywhere in the box, bisect towards the given input; then, again and again, step
-    sideways at random, and from there towards the given input, each where it stays a mistake. The
-    lengths of the two adapt per example: the sideways step's so that half of them stay mistakes,
-    the other's so that a quarter do. What a mistake is, when an example is done and what it plays:
-    see `BoundaryWalk`. A walk whose step towards the input has become too short for float32 has
-    converged, and ends.
+    Each step goes sideways at random, and from there towards the given input; either half is kept
+    where it is still a mistake. The lengths of both halves adapt per example: the sideways one so
+    that half of the tries are mistakes, the other so that a quarter are. `BoundaryWalk` says what a
+    mistake is, when an example is done and what is played. A walk has converged, and ends, when its
+    step towards the input is too short for float32.
 
     Differs from the paper: the first mistake is bisected; a step sideways that is a mistake is
     kept, whatever comes of the step towards the input after it; lengths adapt by a factor after
-    each query, not by success rates over windows of steps; a step beyond the box is cut at it,
-    which brings it nearer to the input.
+    each query, not by success rates over windows of steps; a step beyond the box is cut at its
+    side, which brings it nearer to the input.
 
     Attributes:
-        steps: Steps sideways per example, each a query, half of them with one more.
+        steps: Steps sideways per example. Each is a query, and about half of them are followed by
+            one more.
     """
 
     steps: Count = 10_000
@@ -64,7 +64,7 @@ class _Steps(LabelWalks):
         self.towards = torch.full_like(self.gap, FIRST)
 
     def sidestep(self, on: Tensor, t: int) -> Tensor:
-        """Steps at random on the sphere around the given inputs; returns who moved."""
+        """Steps at random on the spheres around the given inputs; returns the walks that moved."""
         given, share = self.given[on], self.sideways[on]
         inward = given - self.point[on]
         noise = chance.normal(chance.fold(self.keys[on], t), given.shape[1:])

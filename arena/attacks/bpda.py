@@ -1,4 +1,4 @@
-"""Backward pass differentiable approximation: a gradient past what has none."""
+"""Backward pass differentiable approximation: a gradient for preprocessing that has none."""
 
 import copy
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from arena.transformations.transformation import Transformation
 class BPDA(AttackWrapper):
     """Athalye, Carlini & Wagner 2018 (1802.00420), section 4.1.
 
-    Every `Transformation` that a classifier's modules declare, be it a preprocessing, the squeezers
-    of a detector or what stands inside another wrapper, is run forward as it is, to the bit, and
-    backward as if it had been the substitute: the identity, where g(x) is about x (section 4.1.1),
-    or a given differentiable function (4.1.2). Passes cost what they cost without it. A classifier
-    that declares none has nothing to replace and is attacked as it is.
+    Replaces every `Transformation` that a classifier's modules declare: a preprocessing, the
+    squeezers of a detector, or one inside another wrapper. The forward pass is unchanged to the
+    bit. The backward pass is that of a substitute: of the identity, where g(x) is about x (section
+    4.1.1), or of a given differentiable function (section 4.1.2). Passes cost what they cost
+    without it. A classifier that declares no transformation is attacked as it is.
 
     Attributes:
-        backward: The substitute; null is the identity. It gets the coins of the forward pass.
+        backward: The substitute; None is the identity. It gets the coins of the forward pass.
     """
 
     backward: Transformation | None = None
@@ -32,13 +32,13 @@ class BPDA(AttackWrapper):
     faithful: ClassVar[bool] = True
 
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
-        """The view of the classifier with another backward pass."""
+        """The view of the classifier with the substitute's backward pass."""
         module = copy.deepcopy(view.module)
         found = [self._straighten(part) for part in module.modules()]
         return view.over(committed(module, turn.data.classes)) if any(found) else view
 
     def _straighten(self, part: nn.Module) -> bool:
-        """Replaces the transformations that a module holds; whether it holds any."""
+        """Replaces the transformations that a module holds; returns whether it holds any."""
         held = {name: self._straight(value) for name, value in vars(part).items()}
         changed = {name: new for name, new in held.items() if new is not vars(part)[name]}
         vars(part).update(changed)

@@ -1,4 +1,4 @@
-"""Carlini & Wagner: distance and loss in one objective, over a variable that keeps to the box."""
+"""Carlini & Wagner: distance and loss in one objective, over a variable that stays in the box."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,15 +28,17 @@ class CarliniWagner(MinimumNorm[_Searching]):
     """Carlini & Wagner 2017 (1608.04644), section VI.A: their L2 attack; for L2 spaces.
 
     Minimises |x - x0|_2^2 + c * max(margin, 0) (their f_6, kappa = 0) with Adam over a variable w
-    that keeps x in the box (see `Boxed`); c is found by binary search (see `Weights`), each search
-    from the input. The gradient over w is the engine's, over x, times the slope.
+    that keeps x in the box (see `Boxed`). The weight c is found by binary search (see `Weights`);
+    each search starts at the input. The gradient over w is the engine's gradient over x, times the
+    slope.
 
-    Differs from the paper in how w is stretched to the box, and in that Adam's step falls linearly
-    within each search, since a steady one leaps to and fro over the margin's zero.
-    `steps` gradients and `steps + 1` passes in all.
+    Differs from the paper in how w is stretched to the box. And Adam's step falls linearly within
+    each search, because a constant one would jump back and forth across the margin's zero.
+
+    Takes `steps` gradients and `steps + 1` passes in all.
 
     Attributes:
-        searches: Values of c to try, `steps / searches` steps each.
+        searches: Values of c to try, in `steps / searches` steps each.
         weight: The first c.
         lr: Adam's first step size of a search, in units of w.
     """
@@ -50,7 +52,7 @@ class CarliniWagner(MinimumNorm[_Searching]):
     instead: ClassVar[str] = "strategy=carlini_wagner_linf or carlini_wagner_l0"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Searching:
-        """At the input."""
+        """Starts at the input."""
         return _Searching(Weights.first(walks, self.weight), Boxed.at(walks.x, search.space.box))
 
     def advance(

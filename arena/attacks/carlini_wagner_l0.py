@@ -1,4 +1,4 @@
-"""Carlini & Wagner for L0: the features that matter least to an L2 attack are given up in turn."""
+"""Carlini & Wagner for L0: an L2 attack that gives up, round by round, what matters least to it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,21 +44,23 @@ class _Round(PerWalk):
 class CarliniWagnerL0(MinimumNorm[_Round]):
     """Carlini & Wagner 2017 (1608.04644), section VI.B: their L0 attack; for L0 spaces.
 
-    Rounds of `CarliniWagner` over the features that are still free. After each, those with the
-    smallest |gradient of the margin * change| at the last mistake are given up: they keep their
-    given value. The next round starts from that mistake, without them.
+    Rounds of `CarliniWagner` over the features that are still free. After each round the features
+    with the smallest |gradient of the margin * change| at the last mistake are given up: they keep
+    their given value. The next round starts from that mistake, without them.
 
-    Differs from the paper, which gives up one feature a round and ends when it fails. Here a share
-    of those that changed go at once, and those that did not change with them. After a round without
-    a mistake half that share (at least one feature) is taken off the last mistake's, and c doubles;
-    else c stays, as how long the changes are is of no interest.
-    `steps` gradients and `steps + 1` passes in all.
+    Differs from the paper, which gives up one feature per round and ends when a round fails. Here a
+    share of the changed features is given up at once, and with them all that did not change. After
+    a round without a mistake, half that share (at least one feature) is given up at the last
+    mistake instead, and c doubles. Otherwise c stays, because the length of the changes does not
+    matter.
+
+    Takes `steps` gradients and `steps + 1` passes in all.
 
     Attributes:
         rounds: How many, of `steps / rounds` steps each.
         weight: The first c.
         lr: Adam's step size, in units of w.
-        share: Of the changed features, how many are given up at once to begin with.
+        share: The share of the changed features that is given up after the first round.
     """
 
     steps: Count = 500
@@ -71,7 +73,7 @@ class CarliniWagnerL0(MinimumNorm[_Round]):
     instead: ClassVar[str] = "strategy=carlini_wagner or carlini_wagner_linf"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Round:
-        """At the input, with every feature free."""
+        """Starts at the input, with every feature free."""
         return _Round(
             Boxed.at(walks.x, search.space.box),
             c=walks.zeros() + self.weight,
@@ -110,7 +112,7 @@ class CarliniWagnerL0(MinimumNorm[_Round]):
         return own.descent.restart(again, start, moved, box)
 
     def _fewer(self, walks: Walks[_Round]) -> Tensor:
-        """The features that changed in the last mistake, less those that mattered least."""
+        """The features of the last mistake, less those that mattered least, bool [L, ...]."""
         own = walks.own
         change = (own.mistake - walks.given).flatten(1)
         changed = change != 0

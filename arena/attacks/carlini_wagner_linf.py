@@ -1,4 +1,4 @@
-"""Carlini & Wagner for L-inf: whatever moves further than a bound is pulled back; it is lowered."""
+"""Carlini & Wagner for L-inf: pulls back whatever moves beyond a bound, and lowers the bound."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,20 +40,22 @@ class _Bound(PerWalk):
 class CarliniWagnerLinf(MinimumNorm[_Bound]):
     """Carlini & Wagner 2017 (1608.04644), section VI.C: their L-inf attack; for L-inf spaces.
 
-    Minimises sum max(|x - x0| - tau, 0) + c * max(margin, 0) with Adam over w as `CarliniWagner`.
-    At a nearer mistake tau becomes 0.9 times its size, and the descent goes on from there.
+    Minimises sum max(|x - x0| - tau, 0) + c * max(margin, 0) with Adam over w as `CarliniWagner`
+    does. At a nearer mistake tau becomes 0.9 times its size, and the descent continues from there.
 
-    Differs from the paper, which doubles c when it fails, and in the end gives up. Here c is
-    doubled until there is a first mistake. Later, after `patience` steps without a nearer one, the
-    factor becomes its root: the harder it gets, the less is asked. Nor is each tau's problem solved
-    to the end: tau falls at the step that finds the mistake. Adam's step is a share of what tau was
-    last lowered by, so that any size can be resolved.
-    `steps` gradients and `steps + 1` passes in all.
+    Differs from the paper, which doubles c on a failure and in the end gives up. Here c is doubled
+    until there is a first mistake. Later, after `patience` steps without a nearer mistake, the
+    factor becomes its square root, so that less is asked for as it gets harder. The problem for one
+    tau is not solved to the end: tau falls at the step that finds the mistake. Adam's step is a
+    share of what the last lowering took off tau, so that any size can be resolved.
+
+    Takes `steps` gradients and `steps + 1` passes in all.
 
     Attributes:
         patience: Steps without a nearer mistake after which c or the factor changes.
         weight: The first c.
-        lr: Adam's step size over w, as a share of what the last lowering took off, in boxes.
+        lr: Adam's step size over w, as a share of what the last lowering of tau took off, in box
+            widths.
     """
 
     steps: Count = 500
@@ -65,7 +67,7 @@ class CarliniWagnerLinf(MinimumNorm[_Bound]):
     instead: ClassVar[str] = "strategy=carlini_wagner or carlini_wagner_l0"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Bound:
-        """At the input, with a bound that holds nothing back."""
+        """Starts at the input, with a bound that holds nothing back."""
         none = walks.zeros()
         return _Bound(
             Boxed.at(walks.x, search.space.box),

@@ -1,4 +1,4 @@
-"""An attack on a model's probabilities as a loss is often computed of them: clipped, in float32."""
+"""An attack on a model's probabilities, clipped in float32 as losses often clip them."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -14,14 +14,15 @@ from arena.knowledge import WhiteBox
 
 @dataclass(frozen=True)
 class ClippedProbabilities(AttackWrapper):
-    """Plays an attack on log clip(softmax(logits), least, 1 - least), gradients through it.
+    """Plays an attack on log clip(softmax(logits), least, 1 - least), gradients included.
 
-    An attack of arena's sees logits, and follows losses whose gradients do not vanish where a model
-    is sure. A loss of a model's output probabilities, clipped lest its log be infinite (Keras does
-    so, at 1e-7), has no gradient at all where they are within `least` of 0 and 1: a model with
-    large logits stands against it unharmed. This is how defensive distillation stood (Carlini &
-    Wagner 2016, 1607.04311, section III), and what saturated models in general are praised for.
-    Give it to see such a model through its author's eyes; the attack without it is the better one.
+    Attacks here see logits, and follow losses whose gradients do not vanish where a model is sure.
+    Other losses are computed from output probabilities, clipped so that their log stays finite
+    (Keras clips at 1e-7). Such a loss has no gradient where the probabilities are within `least` of
+    0 and 1, and a model with large logits seems to withstand it. That is how defensive distillation
+    stood (Carlini & Wagner 2016, 1607.04311, section III), and what saturated models in general are
+    praised for. Use this wrapper to see such a model as its author did; the attack without it is
+    the better one.
 
     Attributes:
         least: Distance from 0 and from 1 at which a probability is clipped, below 1 / 2.

@@ -1,4 +1,4 @@
-"""DDN: a walk of fixed direction lengths on a sphere that shrinks at a mistake and else grows."""
+"""DDN: a walk on a sphere that shrinks at a mistake and grows elsewhere."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -26,21 +26,21 @@ class _Sphere(PerWalk):
 class DDN(MinimumNorm[_Sphere]):
     """Rony et al. 2019 (1811.09600), Algorithm 1: decoupled direction and norm, in L2.
 
-    The direction takes a step of length `step` down the gradient of the cost's surrogate (for the
-    error rate, cross-entropy's), annealed by a cosine; the norm becomes a share `gamma` smaller
-    where the walk stands at a mistake and a share larger elsewhere. `steps` gradients and
+    The direction takes a step of length `step` down the gradient of the cost's surrogate
+    (cross-entropy for the error rate), annealed by a cosine. The norm shrinks by a share `gamma`
+    where the walk is at a mistake, and grows by that share elsewhere. Takes `steps` gradients and
     `steps + 1` passes.
 
     Differs from the paper: `gamma` is annealed too, as in FMN (2102.12827), so that the norm ends
-    as near to the boundary as the direction; it and `step` begin twice as large, since they end
-    small (the paper: step 1, gamma = last_gamma = 0.05); what would leave the box at once is no
-    part of the gradient; outputs are not rounded to 256 levels; where the gradient is zero the walk
-    keeps its direction.
+    as near to the boundary as the direction; since `step` and `gamma` end small, they begin twice
+    as large (the paper: step 1, gamma = last_gamma = 0.05); what would leave the box at once is
+    dropped from the gradient; outputs are not rounded to 256 levels; where the gradient is zero the
+    walk keeps its direction.
 
     Attributes:
-        step: The first step's length; the last's is a hundredth.
-        gamma: By what share the norm changes at the first step.
-        last_gamma: By what share it changes at the last.
+        step: The first step's length; the last's is a hundredth of it.
+        gamma: The share by which the norm changes at the first step.
+        last_gamma: The share by which it changes at the last step.
         radius: The first norm.
     """
 
@@ -54,11 +54,11 @@ class DDN(MinimumNorm[_Sphere]):
     instead: ClassVar[str] = "strategy=fmn"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Sphere:
-        """At the input, all with the same norm."""
+        """Starts at the input; all walks have the same norm."""
         return _Sphere(walks.zeros() + self.radius, walks.zeros())
 
     def loss(self, search: Search, walks: Walks[_Sphere], logits: Tensor) -> Tensor:
-        """The surrogate of the cost; the margin says whether it is a mistake already."""
+        """The surrogate of the cost [L]; keeps the margin, which is negative at a mistake."""
         walks.own.margin = self.margin(search, walks, logits.detach())
         return search.cost.surrogate(logits, walks.y, search.classes)
 

@@ -1,4 +1,4 @@
-"""DeepFool: step after step onto the nearest of the linearised boundaries, until one is crossed."""
+"""DeepFool: steps onto the nearest linearised boundary, again and again, until one is crossed."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,23 +24,24 @@ _PATIENCE = 10
 class DeepFool(MinimumNorm[None]):
     """Moosavi-Dezfooli et al. 2016 (1511.04599), Algorithm 2; section 3.3 for L1 and L-inf.
 
-    The boundary to each of the likeliest mistakes is taken as the hyperplane that the gradient of
-    its margin says. The walk goes to the nearest of them, and a share `overshoot` further: in L2
-    by margin / |w|^2 * w, in any norm by margin over dual norm along the space's steepest
-    direction. It ends at the first mistake, which is a near one and not the nearest.
+    The boundary to each of the likeliest mistakes is taken to be the hyperplane given by the
+    gradient of its margin. The walk goes to the nearest hyperplane, and beyond it by a share
+    `overshoot` of the step: in L2 by margin / |w|^2 * w, in any norm by margin over dual norm along
+    the space's steepest direction. It ends at the first mistake, which is near but not the nearest.
 
-    A step is one pass and a gradient for each candidate, at most `candidates`; hence `steps + 1`
-    passes and `steps * candidates` gradients, but most walks end within five steps.
+    A step is one pass and at most `candidates` gradients. That makes `steps + 1` passes and `steps
+    * candidates` gradients, but most walks end within five steps.
 
-    Differs from the paper: candidates are the likeliest where the walk is; the step is cut to the
-    box, and as what is cut would be missing at the boundary, it goes `_BEYOND` further (1e-4 in the
-    published code). Steps that come out short so end at nearer mistakes, but may never arrive:
-    after `_PATIENCE` steps, what would leave the box at once is no part of a gradient.
+    Differs from the paper: the candidates are the likeliest mistakes at the walk's present place.
+    The step is cut to the box. Because what is cut would be missing at the boundary, the step goes
+    `_BEYOND` further (1e-4 in the published code). Steps that come out short end at nearer
+    mistakes, but they may never arrive: after `_PATIENCE` steps, what would leave the box at once
+    is dropped from the gradient.
 
     Attributes:
         steps: The most steps.
-        candidates: Mistakes whose boundaries are looked at; the paper takes 10 answers.
-        overshoot: The share of each step added to it (eta).
+        candidates: Mistakes whose boundaries are considered; the paper takes 10 answers.
+        overshoot: The share of each step that is added to it (eta).
     """
 
     steps: Count = 50
@@ -51,10 +52,10 @@ class DeepFool(MinimumNorm[None]):
     instead: ClassVar[str] = "strategy=sigma_zero"
 
     def begin(self, search: Search, walks: Walks[None]) -> None:
-        """At the input."""
+        """Starts at the input."""
 
     def loss(self, search: Search, walks: Walks[None], logits: Tensor) -> Tensor:
-        """The margins to the likeliest mistakes, [L, candidates]; infinite where there are less."""
+        """The margins to the likeliest mistakes [L, candidates]; infinite where there are fewer."""
         mistakes = self.mistakes(search, walks.y)
         count = min(self.candidates, logits.shape[1] - 1)
         right = logits.masked_fill(mistakes, -torch.inf).amax(1, keepdim=True)
@@ -63,7 +64,7 @@ class DeepFool(MinimumNorm[None]):
     def gradient(
         self, search: Search, walks: Walks[None], loss: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The margin [L] of the nearest boundary, and its gradient."""
+        """The margin [L] of the nearest boundary, and its gradient [L, ...]."""
         nearest = torch.full_like(walks.t, torch.inf, dtype=loss.dtype)
         height, slope = torch.zeros_like(nearest), torch.zeros_like(x)
         for margin in loss.unbind(1):
@@ -78,7 +79,7 @@ class DeepFool(MinimumNorm[None]):
         return height, slope
 
     def done(self, search: Search, rows: Tensor) -> Tensor:
-        """Those with a mistake, and those that can have none."""
+        """Which examples have a mistake, or can have none, bool [L]."""
         return self.hopeless(search, rows) | search.best.second[rows].isfinite()
 
     def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""EAD: Carlini & Wagner's objective under an elastic net, whose mistakes change few features."""
+"""EAD: Carlini & Wagner's objective under an elastic net, which changes few features."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -27,23 +27,26 @@ class _Fista(PerWalk):
 class EAD(MinimumNorm[_Fista]):
     """Chen et al. 2018 (1709.04114), Algorithm 1; for L1 spaces.
 
-    Minimises c * max(margin, 0) + beta * |x - x0|_1 + |x - x0|_2^2 over the box by FISTA: from y, a
-    gradient step on all but the L1 term, then shrinkage by beta towards x0 and into the box give
-    the next x, and y = x + k / (k + 3) * (x - the last x). c is found by binary search, see
-    `Weights`. The shrinkage is beta as in the paper, not beta times the step size: what the L1
-    norm weighs in effect is beta over the step size, and rises as that falls.
+    Minimises c * max(margin, 0) + beta * |x - x0|_1 + |x - x0|_2^2 over the box by FISTA. From y, a
+    gradient step on all but the L1 term, then shrinkage by beta towards x0, then a cut to the box
+    give the next x; and y = x + k / (k + 3) * (x - the last x). The weight c is found by binary
+    search, see `Weights`. As in the paper the shrinkage is beta, not beta times the step size: the
+    effective weight of the L1 norm is beta over the step size, and rises as the step size falls.
 
     Differs from the paper in that y is cut to the box, and in that mistakes are looked for at y,
-    where the gradient is taken, not at x: that saves a pass a step, and both end in one point.
-    `steps` gradients and `steps + 1` passes in all.
+    where the gradient is taken, not at x. This saves one pass per step, and x and y end at the same
+    point.
+
+    Takes `steps` gradients and `steps + 1` passes in all.
 
     Attributes:
-        searches: Values of c to try, `steps / searches` steps each.
+        searches: Values of c to try, in `steps / searches` steps each.
         weight: The first c.
-        beta: What the L1 norm weighs, and by how much a change shrinks each step.
+        beta: The weight of the L1 norm, and how much each change shrinks per step.
         lr: First step size; it falls to 0 with the square root of the steps left.
-        rule: Which of the mistakes is the nearest: that of least L1 norm, or that of least
-            beta * L1 norm + squared L2 norm ("EN"), which then is the size that `nearest` gives.
+        rule: Which mistake is the nearest: the one of least L1 norm ("l1"), or the one of least
+            beta * L1 norm + squared L2 norm ("en"). With "en", that sum is the size that `nearest`
+            returns.
     """
 
     steps: Count = 500
@@ -56,7 +59,7 @@ class EAD(MinimumNorm[_Fista]):
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (L1,)
 
     def begin(self, search: Search, walks: Walks[None]) -> _Fista:
-        """At the input."""
+        """Starts at the input."""
         return _Fista(Weights.first(walks, self.weight), walks.x)
 
     def advance(
@@ -81,14 +84,14 @@ class EAD(MinimumNorm[_Fista]):
     def rank(
         self, search: Search, walks: Walks[_Fista], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mistakes alone, the nearest by the rule first."""
+        """Ranks mistakes alone, the nearest by the rule first."""
         mistake, size = super().rank(search, walks, x, cost, loss)
         if self.rule == "en":
             size = self.beta * size + (x - walks.given).square().flatten(1).sum(1)
         return mistake, size
 
     def done(self, search: Search, rows: Tensor) -> Tensor:
-        """Those with a mistake in the ball."""
+        """Which examples have a mistake in the ball, bool [L]."""
         if self.rule == "l1":
             return super().done(search, rows)
         size = search.space.size(search.turn.data.x[rows], search.best.x[rows])

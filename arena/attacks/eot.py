@@ -1,4 +1,4 @@
-"""Expectation over transformation: follow the mean of what a random classifier might answer."""
+"""Expectation over transformation: follow the mean answer of a random classifier."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,19 +19,19 @@ from arena.transformations.transformation import Transformation
 class EOT(AttackWrapper):
     """Athalye et al. 2018 (1707.07397), section 2.1: attack an average over random transformations.
 
-    Every pass of the inner attack becomes `draws` passes, each a query (and, backward, a gradient)
-    of its own: of a random defender, which flips its coins afresh for each; of inputs transformed
-    at random, where a transformation is given; or of both. It returns their mean.
+    Every pass of the inner attack becomes `draws` passes, and returns their mean. Each pass is a
+    query (and, backward, a gradient) of its own. What is random is the defender, if it flips coins,
+    which are fresh for each pass; the input, if a transformation is given; or both.
 
-    Differs from the paper, which averages the loss: the loss is the inner attack's own, so what is
-    averaged is what reaches it. The log of the mean probability (by default) is the loss of the
-    answer that a random defender gives on average; the mean of the logits keeps a gradient where
-    some draws are sure of themselves. The memory of all passes of an average is held until the
-    gradient is taken, so a batch has fewer examples, by the number of draws.
+    Differs from the paper, which averages the loss. Here the loss is the inner attack's own, so the
+    average is taken over what reaches it. The log of the mean probability (by default) gives the
+    loss of the answer that a random defender gives on average. The mean of the logits keeps a
+    gradient where some draws are sure of themselves. The memory of all passes of an average is held
+    until the gradient is taken; therefore a batch has fewer examples, by a factor of `draws`.
 
     Attributes:
         draws: Passes to average.
-        average: What is averaged: probabilities (a log is taken of the mean) or logits.
+        average: What is averaged: probabilities (the log of the mean is taken) or logits.
         transformation: The attacker's own distribution over transformations of the input.
     """
 
@@ -40,7 +40,7 @@ class EOT(AttackWrapper):
     transformation: Transformation | None = None
 
     def respond(self, turn: Turn) -> Tensor:
-        """What the attack finds, in batches so small that all `draws` of one count as one."""
+        """What the attack finds, [B, ...], in batches in which all `draws` of an example fit."""
         return super().respond(replace(turn, batch_size=max(turn.batch_size // self.draws, 1)))
 
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:

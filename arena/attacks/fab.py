@@ -25,26 +25,26 @@ class _Mistaken(PerWalk):
 
 @dataclass(frozen=True)
 class FAB(MinimumNorm[_Mistaken]):
-    """Croce & Hein 2020 (1907.02044), Algorithm 1, a walk for each target; L-inf, L2 and L1.
+    """Croce & Hein 2020 (1907.02044), Algorithm 1, one walk per target; L-inf, L2 and L1.
 
-    The boundary to a target is taken as the hyperplane that the margin's gradient says. A step goes
-    a little beyond (`overshoot`) the nearest point of hyperplane and box, equation 6, seen partly
-    from where the walk is and partly from the given input (equation 9). From a mistake the walk
-    first goes back towards the given input (equation 10).
+    The boundary to a target is taken to be the hyperplane given by the margin's gradient. A step
+    goes a little beyond (`overshoot`) the nearest point of hyperplane and box, equation 6. That
+    point is a mean of those nearest to the walk and to the given input (equation 9). From a mistake
+    the walk first goes back towards the given input (equation 10).
 
-    Differs from the paper: targets are the winning answers that are likeliest at the input, each a
-    walk of its own (the targeted form of 2003.01690), where the paper's single walk picks the
-    nearest of all hyperplanes at a gradient for every class; the gradient after a step back is the
-    one at the mistake that it starts from, which saves a pass a step; no final search along the
-    line to the input. `steps` gradients and `steps + 1` passes a walk, and one to choose targets.
+    Differs from the paper: the targets are the winning answers that are likeliest at the input, one
+    walk each (the targeted form of 2003.01690), where the paper's single walk picks the nearest of
+    all hyperplanes with a gradient for every class. The gradient after a step back is that at the
+    mistake where it starts, which saves a pass. There is no final search along the line to the
+    input. Takes `steps` gradients and `steps + 1` passes per walk, and one pass to choose targets.
 
     Attributes:
         targets: Winning answers to try, the likeliest first.
-        restarts: Walks per target: the first from the input, others from a random place at half
-            the ball's radius.
-        towards: The most that a step heeds the view from the given input (alpha_max).
-        overshoot: How far a step goes, the hyperplane being at 1 (eta).
-        back: How much of the displacement of a mistake is kept (beta).
+        restarts: Walks per target. The first starts at the input, the others at a random place
+            within half the ball's radius.
+        towards: The largest weight of the point nearest to the given input (alpha_max).
+        overshoot: How far a step goes, with the hyperplane at 1 (eta).
+        back: The share of a mistake's displacement that is kept (beta).
     """
 
     steps: Count = 100
@@ -57,11 +57,11 @@ class FAB(MinimumNorm[_Mistaken]):
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (Linf, L2, L1)
 
     def variants(self, search: Search) -> int:
-        """A walk a target and restart."""
+        """One walk per target and restart."""
         return max(min(self.targets, search.options()), 1) * self.restarts
 
     def begin(self, search: Search, walks: Walks[None]) -> _Mistaken:
-        """At the input, aimed at a target; restarts at a random place nearby."""
+        """Starts at the input, aimed at a target; restarts begin at a random place nearby."""
         search.aim(walks, self.targets)
         again = walks.variant >= min(self.targets, search.options())
         if self.restarts > 1:
@@ -76,7 +76,7 @@ class FAB(MinimumNorm[_Mistaken]):
     def rank(
         self, search: Search, walks: Walks[_Mistaken], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As every search for the nearest; notes which walks are at a mistake."""
+        """Ranks as every search for the nearest does; keeps which walks are at a mistake."""
         first, second = super().rank(search, walks, x, cost, loss)
         walks.own.at = first == 0
         return first, second
@@ -84,7 +84,7 @@ class FAB(MinimumNorm[_Mistaken]):
     def advance(
         self, search: Search, walks: Walks[_Mistaken], loss: Tensor, gradient: Tensor
     ) -> Tensor:
-        """Beyond the hyperplane, from the walk's place and from the input."""
+        """Beyond the hyperplane, seen from the walk's place and from the input."""
         given, slope = walks.given.flatten(1), gradient.flatten(1)
         x, loss = walks.x.flatten(1), loss.nan_to_num(0.0, 0.0, 0.0)
         kept = torch.where(walks.own.at, self.back, 1.0)[:, None]
@@ -99,11 +99,12 @@ class FAB(MinimumNorm[_Mistaken]):
 
 
 def onto(space: Perturbations, x: Tensor, slope: Tensor, height: Tensor) -> Tensor:
-    """The least displacement [L, n] from `x` in the box to where height + slope * displacement = 0.
+    """The least displacement [L, n] from `x`, within the box, to height + slope * displacement = 0.
 
-    Least in the geometry of `space` (section 2.2): all coordinates go at most a distance r (L-inf),
-    each as far as r times its slope (L2), or the steepest first, as far as the box lets them (L1).
-    Where the box does not reach the hyperplane, its corner nearest to it.
+    It is the least in the geometry of `space` (section 2.2): all coordinates go at most a distance
+    r (L-inf); each goes as far as r times its slope (L2); or the steepest go first, as far as the
+    box lets them (L1). Where the box does not reach the hyperplane, it leads to the corner of the
+    box nearest to it.
 
     Args:
         space: An L-inf, L2 or L1 space; its box holds `x`.

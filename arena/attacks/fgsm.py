@@ -20,15 +20,15 @@ class FGSM(Strategy):
     """Goodfellow et al. 2015 (1412.6572), section 4: x - eps * steepest(gradient), projected.
 
     In an L-inf ball the steepest direction is the sign. One pass and one gradient per example. From
-    a random place of the space with steps of 1.25 eps it is the attack of fast adversarial training
-    (Wong, Rice & Kolter 2020, 2001.03994, Algorithm 3).
+    a random place of the space, with steps of 1.25 eps, it is the attack of fast adversarial
+    training (Wong, Rice & Kolter 2020, 2001.03994, Algorithm 3).
 
     Attributes:
         step: Length of the step, as a share of the space's eps.
         random_start: Start at random in the space; else at the input.
-        labels: What the step leads away from: the true class, or what the model answers. Trained
-            against steps from the truth, a model may learn to read the truth off the step (label
-            leaking, Kurakin et al. 2017, 1611.01236, section 4).
+        labels: What the step leads away from: the true class ("truth"), or the model's answer
+            ("answer"). A model trained against steps from the truth may learn to read the truth off
+            the step (label leaking, Kurakin et al. 2017, 1611.01236, section 4).
     """
 
     step: Positive = 1.0

@@ -1,4 +1,4 @@
-"""FMN: descent in a ball that shrinks at a mistake and else grows, in any Lp geometry."""
+"""FMN: descent in a ball that shrinks at a mistake and grows elsewhere, in any Lp geometry."""
 
 from dataclasses import dataclass
 
@@ -23,23 +23,23 @@ class _Ball(PerWalk):
 class FMN(MinimumNorm[_Ball]):
     """Pintor et al. 2021 (2102.12827), Algorithm 1: fast minimum norm, in L0, L1, L2 or L-inf.
 
-    Each step goes down the gradient of the margin, of Euclidean length `step`; then the
-    displacement is projected onto the ball of the present radius, and cut to the box. Until there
-    was a mistake the radius is the linear estimate of the distance to the boundary, margin over
-    dual norm of the gradient; from then on it becomes a share `gamma` smaller at a mistake (and
-    never larger than the nearest found), else a share larger. In L0 it starts at one feature and
-    changes by at least one. Both `step` and `gamma` are annealed by a cosine. `steps` gradients
-    and `steps + 1` passes.
+    Each step goes down the gradient of the margin, by a Euclidean length `step`. Then the
+    displacement is projected onto the ball of the present radius, and cut to the box. Before the
+    first mistake the radius is the linear estimate of the distance to the boundary: margin over
+    dual norm of the gradient. From then on it shrinks by a share `gamma` at a mistake (to at most
+    the size of the nearest found), and grows by that share elsewhere. In L0 it starts at one
+    feature and changes by at least one. Both `step` and `gamma` are annealed by a cosine. Takes
+    `steps` gradients and `steps + 1` passes.
 
-    Differs from the paper: what would leave the box at once is no part of the gradient. With it the
-    estimate of the distance is too short, the box undoes the step, and a third of MNIST's digits
-    stand still in L2. And the first ball is a share `gamma` larger than estimated: a model that is
-    as linear as the estimate makes no mistake exactly on the boundary.
+    Differs from the paper: what would leave the box at once is dropped from the gradient. With it
+    the estimate of the distance is too short, the box undoes the step, and a third of MNIST's
+    digits do not move in L2. And the first ball is a share `gamma` larger than estimated, because a
+    model that is as linear as the estimate makes no mistake exactly on the boundary.
 
     Attributes:
-        step: The first step's length; the last's is a hundredth.
-        gamma: The first change of the radius; the last is a fiftieth. With the paper's step of
-            1 and gamma of 0.05 the mean mistake was measured to be farther away, in every norm.
+        step: The first step's length; the last's is a hundredth of it.
+        gamma: The first change of the radius; the last is a fiftieth of it. With the paper's step
+            of 1 and gamma of 0.05 the mean mistake was measured to be farther away, in every norm.
     """
 
     steps: Count = 99
@@ -47,7 +47,7 @@ class FMN(MinimumNorm[_Ball]):
     gamma: Share = 0.2
 
     def begin(self, search: Search, walks: Walks[None]) -> _Ball:
-        """At the input, in a ball without end; in L0, of one feature."""
+        """Starts at the input, in an unbounded ball; in L0, in a ball of one feature."""
         radius = 1.0 if isinstance(search.space, L0) else torch.inf
         return _Ball(walks.zeros() + radius)
 

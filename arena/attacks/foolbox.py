@@ -12,8 +12,8 @@ from arena.attacks.engines.borrowed import Borrowed, Job, load
 class Foolbox(Borrowed):
     """A foolbox attack by its class, such as `foolbox.attacks.LinfPGD`.
 
-    A fixed-epsilon attack is told eps; foolbox clips what it returns, and that is judged. A
-    minimum-norm attack is not told, and counts where it ends inside the ball.
+    A fixed-epsilon attack is told eps; foolbox clips what it returns, and the clipped output is
+    judged. A minimum-norm attack is not told eps, and its output counts if it lies inside the ball.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("foolbox",)
@@ -30,11 +30,11 @@ class Foolbox(Borrowed):
         return attack
 
     def told(self, attack: Any) -> bool:
-        """True of fixed-epsilon attacks."""
+        """Whether it is a fixed-epsilon attack."""
         return isinstance(attack, load("foolbox.attacks.base.FixedEpsilonAttack", "foolbox"))
 
     def run(self, attack: Any, model: nn.Module, job: Job) -> Tensor:
-        """Its output, clipped to eps where it was told one."""
+        """Its output [b, ...], clipped to eps where it was told one."""
         wrapped = load("foolbox.PyTorchModel", "foolbox")(model, bounds=(0, 1), device=job.x.device)
         goal = "Misclassification" if job.target is None else "TargetedMisclassification"
         criterion = load(f"foolbox.criteria.{goal}", "foolbox")(job.labels)

@@ -19,15 +19,15 @@ from arena.knowledge import LabelView
 class HopSkipJump(BoundaryWalk["_Jumps"]):
     """Chen, Jordan & Wainwright 2020 (1904.02144), Algorithm 2, played inside a ball.
 
-    From a mistake anywhere in the box, bisect towards the given input; there, estimate from labels
-    the direction in which mistakes lie, step along it, and bisect again. What a mistake is, when an
-    example is done and what it plays: see `BoundaryWalk`.
+    At the boundary, estimate from labels the direction in which mistakes lie, step along it, and
+    bisect back to the boundary. `BoundaryWalk` says what a mistake is, when an example is done and
+    what is played.
 
     Differs from the paper, which knows no ball: every bisection first asks about the projection
-    onto the ball, and goes on beyond it; no estimate takes more than half of the queries left, so
-    that the step which it buys can be tried; bisection tolerances are kept between 2^-20 (float32)
+    onto the ball, and continues beyond it; no estimate takes more than half of the queries left, so
+    that the step it leads to can be tried; bisection tolerances are kept between 2^-20 (float32)
     and 2^-10 (low dimensions); the radius of the probes is gap / d from the first step on; a step
-    that is never a mistake is given up at that tolerance.
+    that never is a mistake is given up at that tolerance.
 
     Attributes:
         steps: Estimates and steps per example (T in the paper).
@@ -55,9 +55,9 @@ class _Jumps(LabelWalks):
     """Walks with HopSkipJump's estimate and step."""
 
     def direction(self, on: Tensor, evals: int, t: int) -> Tensor:
-        """The unit step [b, ...] into the mistakes at each point, equation 16 (zero if not `on`).
+        """The unit step [b, ...] into the mistakes at each point, equation 16; zero if not `on`.
 
-        From `evals` probes a walk, or half of the queries that it has left.
+        Each walk asks about `evals` probes, or half as many as it has queries left.
         """
         shape, low, high = self.given.shape[1:], *self.space.box
         point = self.point[on]
@@ -83,7 +83,7 @@ class _Jumps(LabelWalks):
         return noise / wide(length.clamp(min=torch.finfo(length.dtype).tiny), noise)
 
     def step(self, on: Tensor, direction: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """Steps along `direction`, halved until it is a mistake: who moved, and who did not."""
+        """Steps along `direction`, halved until it is a mistake: walks that moved, and others."""
         low, high = self.space.box
         length = self.space.size(self.given, self.point) / math.sqrt(t)
         least = self.theta * length

@@ -11,16 +11,17 @@ from arena.training.classifiers import committed
 
 @dataclass(frozen=True)
 class Joint(AttackWrapper):
-    """He et al. 2017 (1706.04701), section 4: fool what stands behind every look alike.
+    """He et al. 2017 (1706.04701), section 4: fool every look of the detector in the same way.
 
-    A detector that compares the answers to an input and to what squeezing leaves of it notices
-    nothing where all of them are wrong in the same way. So the attack within sees, in place of the
-    detector, the mean of the log-probabilities of all looks. These have a gradient where the
-    detector's own distance, of probabilities, is flat, because the model is sure of each answer.
-    Goes inside of `BPDA` where a squeezer has no derivative.
+    A detector that compares the answers to an input and to its squeezed copies notices nothing
+    where all of these answers are wrong in the same way. So the attack within sees, in place of the
+    detector, the mean of the log-probabilities of all looks. They have a gradient where the
+    detector's own distance, of probabilities, is flat because the model is sure of each answer. Put
+    it inside `BPDA` where a squeezer has no derivative.
 
-    Differs from the paper in the search, which is that of the attack within, and in the loss, the
-    surrogate of the player's own cost. A defender that compares nothing is attacked as it is.
+    Differs from the paper in the search, which is that of the attack within, and in the loss, which
+    is the surrogate of the player's own cost. A defender that compares nothing is attacked as it
+    is.
     """
 
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:

@@ -1,4 +1,4 @@
-"""JSMA: the two features that most help one answer and hurt the others, again and again."""
+"""JSMA: in each step, the two features move that most help one answer and hurt the others."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,16 +23,16 @@ class JSMA(MinimumNorm[None]):
     """Papernot et al. 2016 (1511.07528), Algorithms 2 and 3, on logits; for L0 spaces.
 
     Each step moves the pair of features p, q for which -(a_p + a_q)(b_p + b_q) is largest, among
-    those with a_p + a_q > 0 > b_p + b_q; a is the gradient of the target's logit, b that of the sum
-    of all others (equation 8; with theta < 0 equation 9, both with their signs turned). A feature
-    that has reached the box's end is out. A walk ends at its first mistake, or when no pair is
-    left. The paper's bound on the distortion is `steps`: at most two features each.
+    those with a_p + a_q > 0 > b_p + b_q. Here a is the gradient of the target's logit, and b that
+    of the sum of all others (equation 8; with theta < 0 equation 9, both with their signs turned).
+    A feature that has reached the end of the box is out. A walk ends at its first mistake, or when
+    no pair is left. The paper's bound on the distortion is `steps`, at most two features each.
 
-    The paper takes one target; an untargeted cost tries the likeliest answers that win, and keeps
-    the mistake that changes fewest. All pairs are considered, as in the paper, but those that a
-    bound rules out are never multiplied.
+    The paper takes one target. An untargeted cost tries the likeliest answers that win, and keeps
+    the mistake that changes the fewest features. All pairs are considered, as in the paper, but a
+    bound rules most of them out before they are multiplied.
 
-    A step takes two gradients and two passes, see `advance`; `steps + 1` passes judge.
+    A step takes two gradients and two passes, see `advance`; `steps + 1` of the passes judge.
 
     Attributes:
         theta: How far a feature moves, as a share of the box; down if negative.
@@ -51,21 +51,21 @@ class JSMA(MinimumNorm[None]):
             raise ValueError(f"JSMA.theta = {self.theta} must be between -1 and 1, and not 0")
 
     def variants(self, search: Search) -> int:
-        """A walk a target."""
+        """One walk per target."""
         return max(min(self.targets, search.options()), 1)
 
     def begin(self, search: Search, walks: Walks[None]) -> None:
-        """At the input, aimed at the target of its number."""
+        """Starts at the input, aimed at the target of the walk's number."""
         search.aim(walks, self.targets)
 
     def loss(self, search: Search, walks: Walks[None], logits: Tensor) -> Tensor:
-        """Minus the target's logit; the same everywhere if no answer wins."""
+        """Minus the target's logit, [L]; the same everywhere if no answer wins."""
         if walks.target is None:
             return 0 * logits.sum(1)
         return -logits.gather(1, walks.target[:, None]).squeeze(1)
 
     def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:
-        """The most salient pair moves.
+        """Moves the most salient pair.
 
         The engine's pass gives one gradient; a second pass gives that of the sum of all logits.
         """
@@ -82,8 +82,8 @@ class JSMA(MinimumNorm[None]):
             pair, found = most_salient(-toward, other, here > low)
         won = margin(logits.detach(), search.wins(walks.y), walks.target) < 0
         moves = found & ~won
-        # Walks of one example leave together: its last to move ends them all. The engine counts
-        # this step, after which they are at their end.
+        # The walks of one example leave together, once none of them moves. The engine counts this
+        # step, after which they have made all their steps.
         left = loss.new_zeros(len(search.turn.data)).index_add_(0, walks.rows, moves.to(loss.dtype))
         walks.t = torch.where(left[walks.rows] > 0, walks.t, self.steps - 1)
         values = (here.gather(1, pair) + self.theta * (high - low)).clamp(low, high)
@@ -94,8 +94,8 @@ class JSMA(MinimumNorm[None]):
 def most_salient(up: Tensor, down: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     """The pair p < q of `free` features that maximises (up_p + up_q)(down_p + down_q).
 
-    Both factors positive; all arguments [L, n]. Returns the pairs [L, 2], the first of equals, and
-    whether there is one, bool [L].
+    Both factors have to be positive; all arguments are [L, n]. Returns the pairs [L, 2], the first
+    of equal ones, and whether there is one, bool [L].
     """
     up, down = (part.masked_fill(~free, -torch.inf) for part in (up, down))
     # No pair with p is worth more: rounding is monotone, so this holds in floating point too.

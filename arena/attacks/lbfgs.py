@@ -46,20 +46,22 @@ class _Newton(PerWalk):
 class LBFGS(MinimumNorm[_Newton]):
     """Szegedy et al. 2014 (1312.6199), section 4.1; for L2 spaces.
 
-    Minimises |x - x0|^2 + c * surrogate over the box; c is found by binary search. The surrogate is
-    cross-entropy to the target for a targeted cost, as in the paper, -log(1 - p_y) for an error
-    rate. Differs from the paper in that the distance is squared, as in Carlini & Wagner's account
-    of it (1608.04644, section III.A), and in that c weighs the loss and not the distance.
+    Minimises |x - x0|^2 + c * surrogate over the box; c is found by binary search, see `Weights`.
+    For a targeted cost the surrogate is cross-entropy to the target, as in the paper; for an error
+    rate it is -log(1 - p_y). Differs from the paper in that the distance is squared, as in Carlini
+    & Wagner's account of it (1608.04644, section III.A), and in that c weighs the loss and not the
+    distance.
 
-    The minimiser is a projected L-BFGS (Bertsekas 1982, on the recursion of Nocedal 1980): values
-    at an end of the box that the gradient would push out stay there; the others step along minus
-    the inverse Hessian's estimate times the gradient; what leaves the box is cut to it. A step that
-    does not lower the objective enough (Armijo) is shortened, by a parabola through what is known.
-    Every walk is on its own: one may be shortening its step while its neighbors go on.
-    `steps` gradients and `steps + 1` passes in all, tries included.
+    The minimiser is a projected L-BFGS (Bertsekas 1982, on the recursion of Nocedal 1980). Values
+    at an end of the box that the gradient would push out stay there. The others step along minus
+    the inverse Hessian's estimate times the gradient, cut to the box. A step that does not lower
+    the objective enough (Armijo) is shortened, to the minimum of a parabola. Each walk is on its
+    own: one may shorten its step while its neighbors go on.
+
+    Takes `steps` gradients and `steps + 1` passes in all, shortened steps included.
 
     Attributes:
-        searches: Values of c to try, `steps / searches` steps each.
+        searches: Values of c to try, in `steps / searches` steps each.
         weight: The first c.
         memory: Pairs of changes of place and gradient that estimate the Hessian.
     """
@@ -72,7 +74,7 @@ class LBFGS(MinimumNorm[_Newton]):
     spaces: ClassVar[tuple[type[Perturbations], ...]] = (L2,)
 
     def begin(self, search: Search, walks: Walks[None]) -> _Newton:
-        """At the input."""
+        """Starts at the input."""
         flat = walks.x.flatten(1)
         pairs = flat.new_zeros(len(flat), self.memory, flat.shape[1])
         return _Newton(
@@ -87,7 +89,7 @@ class LBFGS(MinimumNorm[_Newton]):
         )
 
     def loss(self, search: Search, walks: Walks[_Newton], logits: Tensor) -> Tensor:
-        """The surrogate; remembers whether the model is mistaken."""
+        """The surrogate [L]; keeps whether the model is mistaken."""
         won = self.margin(search, walks, logits.detach()) < 0
         walks.own.weights.won |= won
         return search.cost.surrogate(logits, walks.y, search.classes)
@@ -95,7 +97,7 @@ class LBFGS(MinimumNorm[_Newton]):
     def advance(
         self, search: Search, walks: Walks[_Newton], loss: Tensor, gradient: Tensor
     ) -> Tensor:
-        """On from a place that is good enough, else a shorter step; or the next search."""
+        """A new step from a place that is good enough, else a shorter step; or the next search."""
         own, weights, box = walks.own, walks.own.weights, search.space.box
         x, given = walks.x.flatten(1), walks.given.flatten(1)
         slope = 2 * (x - given) + weights.c[:, None] * gradient.flatten(1)
@@ -118,7 +120,7 @@ class LBFGS(MinimumNorm[_Newton]):
         slope: Tensor,
         box: tuple[float, float],
     ) -> None:
-        """Where the step was good `enough`: `x` is the new base, with a direction from there."""
+        """Where a step was good `enough` [L], makes `x` the base, with a new direction."""
         own, wide = walks.own, enough[:, None]
         fresh = own.value.isinf()
 
@@ -142,8 +144,8 @@ def inverse_times(places: Tensor, slopes: Tensor, gradient: Tensor) -> Tensor:
     """The inverse Hessian's estimate times `gradient` [L, n], by the two loops of Nocedal (1980).
 
     `places` and `slopes` [L, m, n] are the changes of place and of gradient, the oldest first.
-    Pairs without curvature, such as zeros, count for nothing. Without any, the Hessian is that of
-    the squared distance, 2.
+    Pairs without curvature, such as zeros, count for nothing. Without any pair, the Hessian is that
+    of the squared distance, 2.
     """
     curvature = (places * slopes).sum(2)
     useful = curvature > 1e-8 * slopes.square().sum(2)
@@ -165,10 +167,10 @@ def inverse_times(places: Tensor, slopes: Tensor, gradient: Tensor) -> Tensor:
 
 
 def shortened(base: Tensor, value: Tensor, promised: Tensor) -> Tensor:
-    """By how much to shorten a step [L] that led from `base` to `value`, both [L].
+    """The factor [L] by which to shorten a step that led from `base` to `value`, both [L].
 
-    To the minimum of the parabola through both with the slope `promised` at the first, but by a
-    factor of 0.1 to 0.5.
+    It leads to the minimum of the parabola through both with the slope `promised` [L] at the first,
+    and is kept between 0.1 and 0.5.
     """
     least = -promised / (2 * (value - base - promised))
     return least.nan_to_num(0.5, 0.5, 0.5).clamp(0.1, 0.5)

@@ -1,4 +1,4 @@
-"""Past a detector that rounds: choose what rounding leaves first, and everything else to match."""
+"""Past a detector that rounds: choose what rounding leaves, and match everything else to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from arena.transformations.bit_depth import BitDepth
 from arena.transformations.transformation import Transformation
 
 _INSIDE = 1e-3
-"""Kept from the ends of a level, as a share of its width: what is there may round either way."""
+"""Distance kept from the ends of a level, where rounding is unsure, as a share of its width."""
 
-_WRONG = 0.05  # the margin, of log-probabilities, by which the answer is to be a mistake
+_WRONG = 0.05  # the margin of log-probabilities by which the answer has to be a mistake
 
 
 class Squeezes(Compares, Protocol):
-    """One that compares the answers of `model` to an input, and to what each squeezer leaves."""
+    """A module that compares the answers of `model` to an input and to its squeezed copies."""
 
     model: nn.Module
     squeezers: tuple[Transformation, ...]
@@ -44,22 +44,23 @@ def squeezes(part: nn.Module) -> TypeGuard[Squeezes]:
 class LevelsFirst(Strategy):
     """An attack on feature squeezing (1704.01155) whose coarsest squeezer is a `BitDepth`.
 
-    A gradient says little of what rounding leaves: few values can be moved to another level at
-    all, and a descent on all looks at once spends those on the looks that are easier to fool. Here
-    they serve the rounded look alone. First it is fooled by exact search: of the `candidates`
-    values that promise most to first order, the one is moved whose move lowers the margin most,
-    until none does, to and fro between the levels at the two ends of its interval (of 1 bit that
-    is all levels there are). Then the levels stand, and a descent within them, by signs, in steps
-    that shrink, makes the model's answers q of the rounded look those of all others:
+    A gradient says little about what rounding leaves. Few values can be moved to another level at
+    all, and a descent on all looks at once spends these on the looks that are easier to fool. Here
+    they serve the rounded look alone, which is fooled first, by exact search. Of the `candidates`
+    values that promise most to first order, the search moves the one that lowers the margin most,
+    until no move lowers it. A value moves back and forth between the levels at the two ends of its
+    interval (with 1 bit these are all the levels there are). Then the levels stay. A descent within
+    them, by signs, in steps that shrink, brings the answers p_j to all other looks close to the
+    answer q to the rounded look:
 
         sum_j |p_j - q|_1 + KL(q || p_j)  +  max(0, margin of p(x) + 0.05)
 
-    A p(x) that is wrong differs by at least q_y - max_k q_k from a q that is not, k over the
-    classes that win. So who is left with more than the detector's threshold is not tried further:
-    the share of the others is the most that these levels allow, whatever the descent.
+    A wrong p(x) differs from a q that is not wrong by at least q_y - max_k q_k, with k over the
+    classes that win. An example for which that is more than the detector's threshold is not tried
+    further: the share of the others is the most that these levels allow, whatever the descent.
 
     Attributes:
-        steps: Of the descent: three looks and a gradient each.
+        steps: Steps of the descent, each with three looks and a gradient.
         step: Its first step, as a share of eps.
         flips: The most values that are moved to another level.
         candidates: Moves tried for each.
@@ -88,7 +89,7 @@ class LevelsFirst(Strategy):
         """
         search = _LevelSearch(self, turn)
         for rows in turn.batches():
-            # As many at once as have their candidates in one pass.
+            # As many examples at once as have all their candidates in one pass.
             parts = torch.split(rows, max(turn.batch_size // self.candidates, 1))
             levels = torch.cat([search.levels(part) for part in parts])
             left = search.within_reach(levels, rows)
@@ -132,7 +133,7 @@ class _LevelSearch:
         self.low, self.high = project(turn.data.x - self.eps), project(turn.data.x + self.eps)
 
     def stands(self, rows: Tensor) -> Tensor:
-        """Which examples are still to be won, [b]; all, where another model scores."""
+        """Which examples are still to be won, bool [b]; all, if another model scores."""
         won = self.best.first[rows] <= self.floor[rows]
         return ~won if self.turn.closing else torch.ones_like(won)
 
@@ -141,7 +142,7 @@ class _LevelSearch:
         return self.squeezer(x, chance.of(x))
 
     def levels(self, rows: Tensor) -> Tensor:
-        """What rounding is to leave of each example, [b, ...]."""
+        """The levels [b, ...] that rounding is to leave of each example."""
         level = self.rounded(self.turn.data.x[rows])
         low, high = self.rounded(self.low[rows]), self.rounded(self.high[rows])
         live = torch.arange(len(rows), device=level.device)
@@ -155,7 +156,7 @@ class _LevelSearch:
         return level
 
     def _flipped(self, level: Tensor, rows: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """The levels [b, ...] after the best move of one value to its `other`, if it helps [b]."""
+        """The levels [b, ...] after the best move of one value to its `other`; if it helps, [b]."""
         here, there = level.flatten(1), other.flatten(1)
         margin, slope = self._margin(level, rows, differentiate=True)
         free = here != there
@@ -176,7 +177,7 @@ class _LevelSearch:
     def _margin(
         self, x: Tensor, rows: Tensor, differentiate: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The margin [b] of the model's answers to `x`, and its gradient [b, n] if it is asked."""
+        """The margin [b] of the model's answers to `x`, and its gradient [b, n] if asked for."""
         values, slopes = [], []
         size = self.turn.batch_size
         for part, at in zip(torch.split(x, size), torch.split(rows, size), strict=True):
@@ -188,7 +189,7 @@ class _LevelSearch:
         return torch.cat(values), torch.cat(slopes) if slopes else x
 
     def within_reach(self, levels: Tensor, rows: Tensor) -> Tensor:
-        """Where a mistake can be as near to the answer to these levels as goes unrefused, [b]."""
+        """Where a mistake can be close enough to the answer to these levels, bool [b]."""
         with torch.no_grad():
             q = self.model.logits(levels, rows).softmax(1)
         return losses.margin(q, self.wins[rows]) <= self.threshold
@@ -215,12 +216,12 @@ class _LevelSearch:
             x, q, rows, low, high = x[left], q[left], rows[left], low[left], high[left]
 
     def _cells(self, levels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The ends [b, ...] of what each value may be, for rounding to leave its level."""
+        """The ends [b, ...] of the intervals in which values keep their levels."""
         low, high = self.low[rows], self.high[rows]
         bottom, top = self.squeezer.box
         width = (top - bottom) / (2**self.squeezer.bits - 1)
         half = width * (0.5 - _INSIDE)
-        # Where no room is left within the level, the end that is nearest to it.
+        # Where the ball has no room within the level, its end nearest to it.
         return (levels - half).clamp(low, high), (levels + half).clamp(low, high)
 
     def _loss(self, x: Tensor, q: Tensor, rows: Tensor) -> Tensor:
@@ -230,7 +231,7 @@ class _LevelSearch:
         return apart + (losses.margin(looks[0], self.wins[rows]) + _WRONG).clamp(min=0)
 
     def _offer(self, x: Tensor, loss: Tensor, rows: Tensor) -> None:
-        """Judged by the detector itself."""
+        """Offers `x` [b, ...], judged by the detector itself."""
         data = self.turn.data
         with torch.no_grad():
             labels = decide(self.view.logits(x, rows), data.classes)

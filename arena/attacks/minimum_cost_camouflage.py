@@ -1,4 +1,4 @@
-"""Minimum-cost camouflage: the optimal adversary of a linear classifier who pays for changes."""
+"""Minimum-cost camouflage: the optimal adversary of a linear classifier, who pays for changes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from arena.knowledge import View, WhiteBox
 from arena.training.classifiers import ModuleClassifier
 
 SLACK = 1e-4
-"""How far beyond the boundary, in log-odds, a camouflage has to land: the rounding of float32."""
+"""How far beyond the boundary, in log-odds, a camouflage has to land: float32 rounds."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,19 @@ class MinimumCostCamouflage(Strategy):
     Against log-odds that are linear in the features, every change takes its own amount off the gap
     between the two classes. The cheapest set of changes that closes the gap (the paper's integer
     linear program, MCC) is a knapsack. It is played where its price is within the budget and below
-    what the attacker gains by the other answer (the paper's equation A(x)); other inputs are sent
-    as they are. Of the sets of that price it plays the one that takes most off the gap.
+    what the attacker gains by the other answer (the paper's equation A(x)). Other inputs are sent
+    as they are. Of several sets of that price it plays the one that takes most off the gap.
 
-    Differs from the paper in the dynamic program: the paper's runs over discretised log-odds and
-    is pseudo-linear in their resolution; this one runs over prices, which are whole numbers, and is
+    Differs from the paper in the dynamic program. The paper's runs over discretised log-odds, and
+    is pseudo-linear in their resolution. This one runs over prices, which are whole numbers, and is
     exact (up to `SLACK`). Its time is features x the highest affordable price for each input.
 
-    A defender that says how it is `plain`, as `AdversaryAwareBayes` does, is met as the paper's
-    adversary meets it: with the plan against the plain classifier. With `persist` the answer of
-    the defender itself is asked for; where the plan fails, the cheapest set that takes more off the
-    gap is tried next, until one succeeds or none is worth its price (then nothing is played).
-    Against a defender that is linear itself this changes nothing; against another it is a
-    heuristic, and what it finds a lower bound.
+    If a defender has a `plain` classifier, as `AdversaryAwareBayes` does, the plan is made against
+    that, as the paper's adversary makes it. With `persist` the defender itself is asked for its
+    answer; where the plan fails, the cheapest set that takes more off the gap is tried next, until
+    one succeeds or none is worth its price (then nothing is played). Against a defender that is
+    itself linear this changes nothing. Against any other it is a heuristic, and what it finds is a
+    lower bound.
 
     Attributes:
         persist: Whether to go on where the plan fails.
@@ -63,7 +63,7 @@ class MinimumCostCamouflage(Strategy):
         if turn.data.classes != 2:
             raise ValueError(
                 f"MinimumCostCamouflage makes one of two classes look like the other, and the data "
-                f"have {turn.data.classes}"
+                f"have {turn.data.classes}; use data with two"
             )
         view = turn.see("defender", WhiteBox)
         plain = getattr(view.module, "plain", None)
@@ -98,9 +98,10 @@ class MinimumCostCamouflage(Strategy):
 
 
 def changes(space: FeatureChanges, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """How much the best change of each feature takes off a gap of slope `weight` [B, n] at `x`.
+    """The most that a change of each feature takes off a gap of slope `weight` [B, n] at `x`.
 
-    Returns float64 [B, n], 0 where no legal change takes any off, and where that change leads.
+    Returns float64 [B, n], 0 where no legal change takes anything off, and where that change leads,
+    [B, n].
     """
     low, high = space.box
     up = torch.where(space.may_rise(x), -weight * (high - x.double()), 0.0)
@@ -118,7 +119,7 @@ def affordable(space: FeatureChanges, cost: Cost, y: Tensor, total: int) -> Tens
     gain = (costs.gather(1, y[:, None]) - costs.gather(1, 1 - y[:, None])).squeeze(1)
     rate = cost.price if isinstance(cost, MovePrice) else 0.0
     units = torch.arange(1, min(space.budget, total) + 1, device=y.device)
-    # A cost is float32: what breaks even must not seem to gain by its rounding.
+    # Costs are float32: rounding must not make a change that breaks even seem to gain.
     worth = (rate * units < gain[:, None] * (1 - 1e-6)).sum(1)
     mine = torch.ones_like(y, dtype=torch.bool) if space.of_class is None else y == space.of_class
     return torch.where(mine & (gain > 0), worth, 0)
@@ -127,14 +128,14 @@ def affordable(space: FeatureChanges, cost: Cost, y: Tensor, total: int) -> Tens
 def cheapest(takes: Tensor, prices: Tensor, need: Tensor, most: Tensor) -> Tensor:
     """The cheapest set of items that together take at least `need` [B], bool [B, n]; exact.
 
-    Item i takes `takes[:, i]` >= 0 off and costs `prices[i]`, a whole number above 0. Of several
-    sets of the least price it is one that takes most, the first items of equals. Empty where no
-    set of a price of at most `most` [B] takes enough, or none is needed.
+    Item i takes off `takes[:, i]` >= 0 and costs `prices[i]`, a whole number above 0. Of several
+    sets of the least price, the result is one that takes most; of equal items, the first. The set
+    is empty where no set of a price of at most `most` [B] takes enough, or where nothing is needed.
     """
     takes, order = takes.sort(dim=1, descending=True, stable=True)
     price = prices[order]
     units = torch.arange(int(most.max()) + 1, device=takes.device)
-    best = takes.new_zeros(len(takes), len(units))  # the most that a price of at most `unit` takes
+    best = takes.new_zeros(len(takes), len(units))  # the most that can be taken for at most `unit`
     taken = []
     for i in range(int((takes > 0).sum(1).max())):
         left = units - price[:, i, None]

@@ -1,4 +1,4 @@
-"""Momentum and Nesterov: a descent that remembers which way it went."""
+"""Momentum and Nesterov: a descent that remembers its past gradients."""
 
 from dataclasses import dataclass
 
@@ -29,13 +29,14 @@ class Momentum(FixedSteps[_Memory]):
     g_{t+1} = decay * g_t + gradient / mean |gradient|; the step follows g where PGD follows the
     gradient. With `nesterov` the gradient is taken at x_t - step * eps * decay * steepest(g_t),
     where the memory alone would lead (1908.06281, equation 6, with the step's own geometry). Those
-    places are answers like any other, and are what is kept if they are the best.
-    Differs from the papers in what PGD differs in, and in the norm that scales the gradients: the
-    mean absolute value is their L1 norm up to a constant, which `steepest` does not see.
+    places are answers like any other, and the best of them is returned.
+
+    Differs from the papers as PGD does, and in the norm that scales the gradients: the mean
+    absolute value is their L1 norm up to a constant, which does not affect `steepest`.
 
     Attributes:
-        decay: What is kept of the memory each step.
-        nesterov: Look ahead.
+        decay: The share of the memory that each step keeps.
+        nesterov: Whether to look ahead.
     """
 
     random_start: bool = False
@@ -43,7 +44,7 @@ class Momentum(FixedSteps[_Memory]):
     nesterov: bool = False
 
     def begin(self, search: Search, walks: Walks[None]) -> _Memory:
-        """At random in the space or at the input, with nothing remembered."""
+        """Starts at random in the space or at the input, with nothing remembered."""
         self.start(search, walks)
         return _Memory(torch.zeros_like(walks.x), walks.x if self.nesterov else None)
 

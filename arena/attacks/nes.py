@@ -15,17 +15,17 @@ from arena.fields import Count, Positive, Share
 class NES(EstimatedDescent):
     """Ilyas et al. 2018 (1804.08598): the estimate of Algorithm 1, the descent of section 3.2.
 
-    m_t = momentum * m_{t-1} + (1 - momentum) * estimate;
-    x_{t+1} = project(x_t - step * eps * steepest(m_t)), the sign of m_t in an L-inf ball.
+    m_t = momentum * m_{t-1} + (1 - momentum) * estimate; x_{t+1} = project(x_t - step * eps *
+    steepest(m_t)), the sign of m_t in an L-inf ball.
 
-    Differs from the paper: the objective is the surrogate of the player's cost, and the geometry
-    the player's space; probes are clipped to the box; the best point is played, not the last; the
-    step size is constant, where the published code halves it on a plateau. Which queries are made
-    is said at `EstimatedDescent`.
+    Differs from the paper: the objective is the surrogate of the player's cost, and the geometry is
+    that of the player's space; probes are clipped to the box; the best point is played, not the
+    last; the step size is constant, where the published code halves it on a plateau.
+    `EstimatedDescent` says which queries are made.
 
     Attributes:
         steps: Estimates and steps per example.
-        pairs: Antithetic pairs of an estimate (n / 2 in the paper).
+        pairs: Antithetic pairs per estimate (n / 2 in the paper).
         probe: Standard deviation of the probes (sigma), as a share of the box's width.
         step: Step size, as a share of the space's eps.
         momentum: Share of the running mean of estimates that each step keeps.

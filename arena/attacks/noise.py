@@ -1,4 +1,4 @@
-"""Random noise: a uniformly drawn legal input, asking nothing of anybody."""
+"""Random noise: a legal input drawn at random, without a query."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from arena.core import Strategy, Turn
 
 @dataclass(frozen=True)
 class Noise(Strategy):
-    """The control of every attack: what the action space alone does, without search."""
+    """The control for every attack: what the action space alone does, without a search."""
 
     def respond(self, turn: Turn) -> Tensor:
         """A random move [B, ...] of the space."""

@@ -22,12 +22,14 @@ class PGD(FixedSteps[None]):
 
     x_{t+1} = project(x_t - step * eps * steepest(gradient of the cost's surrogate)); for the
     negated error rate in an L-inf ball this is the paper's signed ascent on cross-entropy.
-    Differs from the paper in that the best iterate is returned (by the cost of its answer, then by
-    the surrogate), unless the last is asked for: to train on, it is as good, and costs no look at
-    where it leads. `steps` gradients per restart, and `steps + 1` passes, for the last `steps`.
+
+    Differs from the paper in that it returns the best iterate (by the cost of its answer, then by
+    the surrogate), unless the last is asked for. To train on, the last is as good, and costs no
+    look at where it leads. Takes `steps` gradients per restart and `steps + 1` passes; for the last
+    iterate, `steps` passes.
 
     Attributes:
-        returns: Which iterate.
+        returns: Which iterate it plays.
     """
 
     returns: Literal["best", "last"] = "best"
@@ -36,8 +38,8 @@ class PGD(FixedSteps[None]):
         super().__post_init__()
         if self.returns == "last" and self.restarts > 1:
             raise ValueError(
-                f"PGD.returns = 'last', of {self.restarts} restarts: which of them is a matter of "
-                "how good they are; use returns='best', or one restart"
+                f"PGD.returns = 'last', of {self.restarts} restarts: to choose among them takes a "
+                "judgement of each; use returns='best', or one restart"
             )
 
     def respond(self, turn: Turn) -> Tensor:
@@ -58,7 +60,7 @@ class PGD(FixedSteps[None]):
         return turn.each_batch(last)
 
     def begin(self, search: Search, walks: Walks[None]) -> None:
-        """At random in the space, or at the input."""
+        """Starts at random in the space, or at the input."""
         self.start(search, walks)
 
     def advance(self, search: Search, walks: Walks[None], loss: Tensor, gradient: Tensor) -> Tensor:

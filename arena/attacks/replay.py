@@ -15,10 +15,11 @@ from arena.knowledge import LabelView, View
 
 @dataclass(frozen=True)
 class Replay(Strategy):
-    """Probes its own inputs, one query each, and sends the one that costs it least, every time.
+    """Probes its own inputs, one query each, and always sends the one whose answer costs it least.
 
-    Needs actions=pool: what is sent keeps its own true label, and is no perturbation. Where no
-    input is a mistake, or the budget did not reach one, the inputs are sent as they are.
+    Needs actions=pool: an input that is sent keeps its own true label, and is not perturbed. Where
+    no input is a mistake, or the budget ended before one was found, the inputs are sent as they
+    are.
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": LabelView}
@@ -39,6 +40,6 @@ class Replay(Strategy):
             labels[rows] = answers
         gained = cost.answered(y, y) - cost.answered(labels, y)
         best = gained.argmax()
-        # Where nothing is gained every input keeps its place.
+        # If nothing is gained, every input keeps its place.
         source = torch.where(gained[best] > 0, best, torch.arange(len(x), device=x.device))
         return x[source]

@@ -1,4 +1,4 @@
-"""sigma-zero: descent on a smooth count of the changed features, the small changes cut off."""
+"""sigma-zero: descent on a smooth count of the changed features, which undoes small changes."""
 
 from dataclasses import dataclass
 from math import prod
@@ -29,17 +29,17 @@ class SigmaZero(MinimumNorm[_Cut]):
     """Cina et al. 2024 (2402.01879), Algorithm 1, for L0.
 
     Descends max(margin, 0) + sum_i d_i^2 / (d_i^2 + sigma) / n over the displacement d of n
-    features (equations 3 to 5): the gradient over its largest entry, a step annealed by a cosine,
-    a cut to the box. Then changes below a threshold become 0. The threshold rises by `adapt` times
-    the step's length where the walk stands at a mistake, and falls as much elsewhere. `steps`
-    gradients and `steps + 1` passes.
+    features (equations 3 to 5): the gradient is divided by its largest entry, the step is annealed
+    by a cosine, and the result is cut to the box. Then changes below a threshold become 0. The
+    threshold rises by `adapt` times the step's length where the walk is at a mistake, and falls by
+    as much elsewhere. Takes `steps` gradients and `steps + 1` passes.
 
-    The step is Adam's, as in the authors' code; Algorithm 1 says a plain one.
+    The step is Adam's, as in the authors' code; Algorithm 1 has a plain one.
 
     Attributes:
         steps: Steps of the walk; the paper takes 1000 or 100.
-        step: Length of the first (eta_0); the last's is a tenth.
-        sigma: How small a change counts as none, squared.
+        step: Length of the first step (eta_0); the last's is a tenth of it.
+        sigma: The square of the size at which a change counts as half a feature.
         threshold: The first threshold (tau_0), as a share of the box's width.
         adapt: Change of the threshold, as a share of the step (t).
     """
@@ -54,11 +54,11 @@ class SigmaZero(MinimumNorm[_Cut]):
     instead: ClassVar[str] = "strategy=fmn"
 
     def begin(self, search: Search, walks: Walks[None]) -> _Cut:
-        """At the input."""
+        """Starts at the input."""
         return _Cut(Adam.at(walks.x), walks.zeros() + self.threshold)
 
     def advance(self, search: Search, walks: Walks[_Cut], loss: Tensor, gradient: Tensor) -> Tensor:
-        """A step, into the box, and what changed too little back to what it was."""
+        """A step, cut to the box; changes that are too small are undone."""
         low, high = search.space.box
         change = (walks.x - walks.given) / (high - low)
         smooth = 2 * self.sigma * change / (change.square() + self.sigma).square()

@@ -1,4 +1,4 @@
-"""Sign-OPT: descent on the distance to the decision boundary by its sign, from labels alone."""
+"""Sign-OPT: descent on the distance to the boundary by the sign of its slope, from labels alone."""
 
 import math
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ SHORTEST = 1e-3
 class SignOPT(BoundaryWalk["_Turns"]):
     """Cheng et al. 2020 (1909.10773), Algorithm 1, played inside a ball.
 
-    How far the boundary is depends on the direction in which one looks for it. From that of a first
-    mistake, bisected, ask in random nearby directions, at the same distance, whether there is a
-    mistake: if so, the boundary is nearer there (section 3.1: a sign for a single query). Turn
-    towards the mean of those directions, bisect again, and so on. Distances are in the space's own
-    geometry; in L-inf the descent stalls sooner than HopSkipJump does. What a mistake is, when an
-    example is done and what it plays: see `BoundaryWalk`.
+    The distance to the boundary depends on the direction in which one looks for it. Begin with the
+    direction of a first mistake. Ask in random nearby directions, at the same distance, whether
+    there is a mistake: if so, the boundary is nearer there (section 3.1: a sign for a single
+    query). Turn towards the mean of those directions, bisect again, and repeat. Distances are in
+    the space's own geometry; in L-inf the descent stalls sooner than HopSkipJump does.
+    `BoundaryWalk` says what a mistake is, when an example is done and what is played.
 
     Differs from the paper: the random directions hold low frequencies only, as GeoDA's do
     (2003.06468), without which it is no cheaper on images than HopSkipJump; the mean vote is
@@ -40,8 +40,8 @@ class SignOPT(BoundaryWalk["_Turns"]):
         steps: Estimates and turns per example (T in the paper).
         initial_evals: Queries of the first estimate (Q).
         frequencies: Share of the frequencies, the lowest, of each of an input's last two axes in
-            the random directions; 1 for all of them, the paper's. Features [B, D] have no order,
-            so that they take all.
+            the random directions; 1 for all of them, as in the paper. Features [B, D] have no
+            order, so all are taken.
     """
 
     steps: Count = 200
@@ -71,7 +71,7 @@ class _Turns(LabelWalks):
     def slope(self, on: Tensor, evals: int, t: int) -> Tensor:
         """The unit steps [len(on), ...] towards where the boundary is nearer.
 
-        From `evals` probes a walk, or half of the queries that it has left.
+        Each walk asks about `evals` probes, or half as many as it has queries left.
         """
         point = self.point[on]
         gap = self.space.size(self.given[on], point)
@@ -88,7 +88,7 @@ class _Turns(LabelWalks):
         return self.space.steepest(voted - wide(mean, voted) * drift)
 
     def turn(self, on: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns, ever less, until there is a mistake at the same distance: who did, who did not."""
+        """Turns less and less, until that is a mistake: the walks that turned, and the others."""
         gap = self.space.size(self.given[on], self.point[on])
         length = 2 * self.length[on]
         moved = torch.zeros_like(on, dtype=torch.bool)
@@ -106,7 +106,7 @@ class _Turns(LabelWalks):
             moved[todo[won]] = True
             todo = todo[~won]
             length[todo] /= 2
-        # Who was stuck starts longer than the shortest turn again: the next estimate is better.
+        # A walk that was stuck starts with a longer turn again: the next estimate is better.
         self.length[on] = length.clamp(min=10 * SHORTEST)
         return on[moved], on[~moved]
 

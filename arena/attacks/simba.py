@@ -20,24 +20,24 @@ from arena.fields import Count, Positive
 class SimBA(ScoreSearch):
     """Guo et al. 2019 (1905.07121), Algorithm 1, played inside a ball.
 
-    Basis vectors are drawn without replacement. Each is added; if that does not lower the cost of
-    the answer, or at equal cost the surrogate of the scores, it is subtracted instead; if that does
-    not either, the input stays where it is.
+    Basis vectors are drawn without replacement. Each is added. If that lowers neither the cost of
+    the answer nor, at equal cost, the surrogate of the scores, it is subtracted instead. If that
+    does not help either, the input stays where it is.
 
-    A vector of the pixel basis is one entry of the input; of the DCT basis a two-dimensional cosine
-    on the plane of one channel (the plane as in `Scored`; features are a plane of height 1). Pixels
-    come in random order; cosines in random order within eighths of the frequencies, low ones first,
-    as in the published code for large images.
+    A vector of the pixel basis is one entry of the input. A vector of the DCT basis is a
+    two-dimensional cosine on the plane of one channel (the plane as in `Scored`; features are a
+    plane of height 1). Pixels come in random order. Cosines come in random order within eighths of
+    the frequencies, low ones first, as in the published code for large images.
 
-    Differs from the paper, which knows no ball: what is proposed is projected onto it; a vector is
-    `step` long in the space's own size, so that in L-inf a cosine's peak is; the objective is the
-    player's cost where the paper has the probability of the true class; when all vectors have been
-    drawn, they come again in the same order. At most `steps + 1` queries an example.
+    Differs from the paper, which knows no ball: each proposal is projected onto it; a vector is
+    `step` long in the space's own size, so that in L-inf its peak is; the objective is the player's
+    cost, where the paper has the probability of the true class; when all vectors have been drawn,
+    they come again in the same order. Takes at most `steps + 1` queries per example.
 
     Attributes:
-        steps: Queries per example, one or two for each vector; one more for the given input.
+        steps: Queries per example, one or two for each vector; one more asks about the given input.
         step: Length of a vector (epsilon in the paper), as a share of the space's eps.
-        basis: What the vectors are.
+        basis: Which basis the vectors are of.
     """
 
     steps: Count = 499

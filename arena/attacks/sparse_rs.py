@@ -24,20 +24,20 @@ DIVISORS = (1, 2, 4, 5, 6, 8, 10, 12, 15, 20)
 class SparseRS(ScoreSearch):
     """Croce et al. 2022 (2006.12834), Algorithm 1, in its L0 version.
 
-    A set of k = eps features is changed, each to an end of the box. Each step gives some of them
-    back their given values and changes as many others instead; what lowers the cost of the answer,
-    or at equal cost the surrogate of the scores, stays. The start is a random set.
+    A set of k = eps features is changed, each to an end of the box. Each step returns some of them
+    to their given values and changes as many others instead. The step is kept if it lowers the cost
+    of the answer or, at equal cost, the surrogate of the scores. The search starts at a random set.
 
     Differs from the paper: features are entries of the input, as in the L0 space, where the paper
     changes pixels across all channels; the given input is asked about first; the objective is the
-    player's cost where the paper has the margin; a feature that is given at an end of the box goes
-    to the other, so that no change is idle; at least one feature is left out of the set, so that
-    there is always one to change. At most `steps + 1` queries an example.
+    player's cost, where the paper has the margin; a feature that is given at an end of the box goes
+    to the other end, so that every change has an effect; at least one feature is left out of the
+    set, so that there is always one to change. Takes at most `steps + 1` queries per example.
 
     Attributes:
         steps: Sets tried, the first one included.
-        alpha_init: Share of the set that is replaced at first; divided as in the paper, with its
-            schedule for 10 000 steps scaled to `steps`, and never less than one feature.
+        alpha_init: Share of the set that is replaced at first. It is divided as in the paper, with
+            the schedule for 10 000 steps scaled to `steps`; at least one feature is replaced.
     """
 
     steps: Count = 499
@@ -46,7 +46,7 @@ class SparseRS(ScoreSearch):
     spaces: ClassVar[tuple[type[L0], ...]] = (L0,)
 
     def run(self, search: Scored, player: Player) -> None:
-        """Offers a random set, then exchanges in what is held."""
+        """Offers a random set, then sets in which features of the held one are exchanged."""
         space, given = serving(player, "SparseRS", self.spaces), search.given.flatten(1)
         n = given.shape[1]
         k = min(space.eps, n - 1)
@@ -81,7 +81,7 @@ class SparseRS(ScoreSearch):
 
 
 def _ends(key: Tensor, given: Tensor, at: Tensor, box: tuple[float, float]) -> Tensor:
-    """An end of the box for each of the features `at` [B, m]: a random one, but not the given."""
+    """An end of the box for each of the features `at` [B, m]: random, but not the given value."""
     low, high = torch.tensor(box, device=given.device)
     value = given.gather(1, at)
     up = (chance.uniform(key, at.shape[1:]) < 0.5) & (value != high)

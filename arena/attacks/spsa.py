@@ -19,13 +19,13 @@ from arena.fields import Count, Positive
 class SPSA(EstimatedDescent):
     """Uesato et al. 2018 (1802.05666), Algorithm 1, with Adam (1412.6980) and projected.
 
-    The objective is the margin of logits between answers that lose and that win by the player's
-    cost. Differs from the paper: the space may be any ball; probes are clipped to the box; the best
-    point is played, not the last. Which queries are made is said at `EstimatedDescent`.
+    The objective is the margin of logits between answers that lose and answers that win by the
+    player's cost. Differs from the paper: the space may be any ball; probes are clipped to the box;
+    the best point is played, not the last. `EstimatedDescent` says which queries are made.
 
     Attributes:
         steps: Estimates and steps per example.
-        pairs: Pairs of an estimate (n in the paper, thousands there).
+        pairs: Pairs per estimate (n in the paper, thousands there).
         probe: Distance of the probes in every coordinate (delta), as a share of the box's width.
         step: Adam's step size (alpha), as a share of the box's width.
     """

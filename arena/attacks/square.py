@@ -20,18 +20,18 @@ HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 """Shares of the search after each of which the paper halves the window's area (section 5)."""
 
 OVERSHOOT = 8.0
-"""Length in units of what the ball has room for, of bumps proposed in L1.
+"""Length of the bumps proposed in L1, in units of the room in the ball.
 
-What the projection takes off is what makes them sparse. The published code has the number of
+The projection makes them sparse by what it takes off. The published code has the number of
 channels here, which on gray images takes off nothing.
 """
 
 FILL = 4.0
-"""Length in units of eps, of displacements proposed in L2 before the projection.
+"""Length of the displacements proposed in L2 before the projection, in units of eps.
 
 The box cuts half of every bump where an input lies at its side, as most of a digit's pixels do.
-From this far the projection gives what the box takes to pixels that have room, up to so many times
-what they were to move by. The published code cuts, and moves by less than eps.
+From this far, the projection moves pixels that have room farther instead, up to `FILL` times their
+share. The published code only cuts, and so moves by less than eps.
 """
 
 
@@ -39,27 +39,29 @@ what they were to move by. The published code cuts, and moves by less than eps.
 class Square(ScoreSearch):
     """Andriushchenko et al. 2020 (1912.00049): Algorithm 1, with Algorithm 2 (L-inf) or 3 (L2, L1).
 
-    Random search. In L-inf a window of the displacement is set to plus or minus eps; in L2 the
-    length that two windows have moves into one, and in L1 too (Croce & Hein 2021, 2103.01208).
-    What lowers the cost of the answer, or at equal cost the surrogate of the scores, stays.
+    Random search. In L-inf a window of the displacement is set to plus or minus eps. In L2 the
+    length of two windows moves into one of them, and likewise in L1 (Croce & Hein 2021,
+    2103.01208). A step is kept if it lowers the cost of the answer or, at equal cost, the surrogate
+    of the scores.
 
-    The last two axes are the plane of the windows and those before them are channels; features
-    [B, D] are a plane of height 1. A window that would be higher than the plane is wider instead.
+    The last two axes are the plane of the windows and those before them are channels; features [B,
+    D] are a plane of height 1. A window that would be higher than the plane is wider instead.
 
-    Differs from the paper: the given input is asked about first; the objective is the player's cost
-    where the paper has the margin; windows reach the last row and column, which the published code
-    never does after the stripes; an L-inf draw that would change nothing is turned around; the
+    Differs from the paper: the given input is asked about first; the objective is the player's
+    cost, where the paper has the margin; windows reach the last row and column, which the published
+    code never does after the stripes; an L-inf draw that would change nothing is turned around; the
     first bumps of L2 and L1 tile all of the plane; in L1 bumps are proposed beyond the ball by
-    `OVERSHOOT`, and in L2 whole displacements by `FILL`. At most `steps + 1` queries an example.
+    `OVERSHOOT`, and in L2 whole displacements by `FILL`. Takes at most `steps + 1` queries per
+    example.
 
     Attributes:
         steps: Displacements tried, the starting one included.
         p_init: Share of the plane that the first window covers; halved as in the paper, with its
             schedule for 10 000 steps.
-        rescale: Scale that schedule to `steps` (not to the budget: whoever has fewer queries sees
-            the first part of the same search). None: in L-inf and L1, where small windows soon find
-            more, but not in L2, where large windows for long were measured to, with 500 to 5000
-            steps.
+        rescale: Whether to scale that schedule to `steps` (not to the budget: an attacker with
+            fewer queries sees the first part of the same search). None: yes in L-inf and L1, where
+            small windows soon find more; no in L2, where large windows were measured to find more
+            for longer, with 500 to 5000 steps.
     """
 
     steps: Count = 499
@@ -69,7 +71,7 @@ class Square(ScoreSearch):
     spaces: ClassVar[tuple[type[Linf] | type[L2] | type[L1], ...]] = (Linf, L2, L1)
 
     def run(self, search: Scored, player: Player) -> None:
-        """Offers the start, then a move of what is held at each step."""
+        """Offers the start, then one move of the held input per step."""
         space, given = serving(player, "Square", self.spaces), search.given
         moves = _Squares(space, given) if isinstance(space, Linf) else _Bumps(space, given)
         rescale = not isinstance(space, L2) if self.rescale is None else self.rescale
@@ -77,7 +79,7 @@ class Square(ScoreSearch):
         for step, on in search.steps(self.steps):
             key = chance.fold(search.keys[on], step)
             if step == 0:
-                # The start is taken as it is: perhaps worse than the input, but on the ball's rim.
+                # The start is taken even if it is worse than the input: it is on the ball's rim.
                 search.offer(on, moves.start(on, key), always=True)
             else:
                 p = self.p_init / 2 ** bisect_left(HALVINGS, step / whole)
@@ -115,8 +117,8 @@ class _Squares:
 class _Bumps:
     """Algorithm 3: `given` [B, C, H, W] is displaced by eps, more and more of it in a few bumps.
 
-    In L1 lengths are sums, and the bumps that are proposed are `OVERSHOOT` times as long as they
-    may be: their projection is sparse (2103.01208, section 5).
+    In L1 lengths are sums, and bumps are proposed `OVERSHOOT` times as long as they may be, because
+    their projection is sparse (2103.01208, section 5).
     """
 
     def __init__(self, space: L2 | L1, given: Tensor) -> None:
@@ -138,13 +140,13 @@ class _Bumps:
         return self._landed(at, self.bump * self.space.eps * _unit(delta, (1, 2, 3), self.order))
 
     def move(self, at: Tensor, best: Tensor, key: Tensor, p: float) -> Tensor:
-        """A bump is added to one window, which takes over the length of another."""
+        """Adds a bump to one window, which takes over the length of another."""
         c = best.shape[1]
         draw = chance.uniform(key, (5 + c,))
         taker, (h, w) = _window(draw[:, :2], best, p, least=3)
         giver, _ = _window(draw[:, 2:4], best, p, least=3)
         taker, giver = taker.expand(-1, c, -1), giver.expand(-1, c, -1)
-        # Of two windows that meet, the taker has what they share.
+        # Where two windows overlap, the taker has the common part.
         delta = (best - self.given[at]).flatten(2)
         kept = delta.gather(2, taker)
         delta.scatter_(2, taker, 0.0)
@@ -162,7 +164,7 @@ class _Bumps:
         return self._landed(at, delta.reshape(best.shape))
 
     def _powers(self, delta: Tensor) -> Tensor:
-        """What parts [b, C, n] of a displacement take of eps ** order, [b, C, 1]."""
+        """The share of eps ** order that parts [b, C, n] of a displacement take, [b, C, 1]."""
         return (delta.abs() ** self.order).sum(2, keepdim=True)
 
     def _landed(self, at: Tensor, delta: Tensor) -> Tensor:

@@ -12,14 +12,14 @@ from arena.attacks.engines.borrowed import Borrowed, Job, load, options_of
 class Torchattacks(Borrowed):
     """An attack of torchattacks by its class, such as `torchattacks.PGD`.
 
-    Those that take `eps`, `norm` or `n_classes` are given the game's. Those that take no eps (C&W,
-    DeepFool, ...) count where they end inside the ball.
+    Attacks that take `eps`, `norm` or `n_classes` get the game's. An output of those that take no
+    eps (C&W, DeepFool, ...) counts if it lies inside the ball.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torchattacks",)
 
     def made(self, model: nn.Module, job: Job) -> Any:
-        """The attack; ValueError if it cannot be aimed."""
+        """The attack; ValueError if it cannot aim at the target."""
         make = load(self.attack, "torchattacks")
         norm = "Linf" if job.p == float("inf") else f"L{job.p:g}"
         game = options_of(make, {"eps": job.eps, "norm": norm, "n_classes": job.classes})
@@ -35,6 +35,6 @@ class Torchattacks(Borrowed):
         return bool(options_of(type(attack), {"eps": None}))
 
     def run(self, attack: Any, model: nn.Module, job: Job) -> Tensor:
-        """What it answers to the inputs with their labels, or with the target's."""
+        """Its output [b, ...] for the inputs with their labels, or with the target's."""
         moved: Tensor = attack(job.x, job.labels)
         return moved

@@ -1,4 +1,4 @@
-"""Transfer: attack surrogates of one's own and send what fools them [F12, F13]."""
+"""Transfer: attack surrogates of one's own, and send what fools them [F12, F13]."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,23 +20,24 @@ from arena.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Transfer(Strategy):
-    """Trains surrogates and attacks them as a white box; the target is never asked anything.
+    """Trains surrogates and attacks them as a white box; never asks the target anything.
 
-    A surrogate is the defender's own algorithm, architecture and training data as far as the
-    knowledge grants them; the attacker's guesses and its own data elsewhere. Of several, what is
-    attacked is their combination with equal weights, as what fools many fools another (Liu et al.
-    2017, 1611.02770, section 5): of the logits (1710.06081, equation 9: best there), of the
-    probabilities (its equation 10; 1611.02770, equation 4) or of the losses (equation 11), which
-    are the surrogates of the player's cost: see `averaged`.
+    A surrogate is trained by the defender's own algorithm, with its architecture, on its training
+    data, as far as the knowledge grants these; elsewhere by the attacker's guess, on the attacker's
+    own data. Several surrogates are attacked in combination with equal weights, because what fools
+    many models is likely to fool another (Liu et al. 2017, 1611.02770, section 5). What is combined
+    are the logits (1710.06081, equation 9: the best there), the probabilities (its equation 10;
+    1611.02770, equation 4) or the losses (equation 11), which are the surrogates of the player's
+    cost: see `averaged`.
 
     Attributes:
-        guess: The algorithm it assumes, with the architecture it assumes; or several.
-        attack: What it does to the surrogates.
-        seeds: How many are trained of each guess.
+        guess: The algorithm it assumes, with the architecture it assumes; or several of these.
+        attack: The attack on the surrogates.
+        seeds: How many surrogates are trained of each guess.
         combine: What is averaged over them.
 
     Raises:
-        ValueError: On no guess.
+        ValueError: On an empty guess.
     """
 
     guess: Trainer | Fitted | tuple[Trainer | Fitted, ...]
@@ -52,7 +53,7 @@ class Transfer(Strategy):
             raise ValueError("Transfer.guess is empty; give at least one algorithm to train")
 
     def check(self, player: Player) -> None:
-        """Raises ValueError if the attack on the surrogates does not fit the player, or them."""
+        """Raises ValueError if the attack does not fit the player, or not the surrogates."""
         self.attack.check(player)
         wanted = self.attack.needs.get("defender", View)
         for guess in self._guesses:
@@ -104,7 +105,7 @@ class Transfer(Strategy):
                 if view.knows("architecture")
                 else guess.facts().get("architecture")
             )
-            # The first is the one that is trained where there is one alone.
+            # The first has the seed of a single surrogate.
             seed = chance.seed_of(turn.seed, "surrogate", *([k] if k else []))
             surrogates.append(algorithm.train(data, seed, task, learner, turn.store))
         return surrogates

@@ -17,17 +17,17 @@ from arena.knowledge import WhiteBox
 class TranslationInvariant(AttackWrapper):
     """Dong et al. 2019 (1904.02884), section 3.2: the gradient convolved with a kernel.
 
-    To be put around the attack on a surrogate. The mean gradient over shifted copies of an image
-    is about its own gradient convolved with the weights of the shifts (equation 7), here a
-    Gaussian of standard deviation radius / 3, cut at `radius` and normalised; zeros beyond the
-    image, every channel for itself. Passes are what they are without it.
+    Put it around the attack on a surrogate. The mean gradient over shifted copies of an image is
+    about the image's own gradient convolved with the weights of the shifts (equation 7). Here these
+    are a Gaussian of standard deviation radius / 3, cut at `radius` and normalised, with zeros
+    beyond the image and each channel for itself. Passes are what they are without it.
 
     Attributes:
-        radius: k of the kernel's 2 k + 1 rows and columns (the paper's 15 rows: 7, for images of
-            299); 0 changes nothing.
+        radius: The k of the kernel's 2 k + 1 rows and columns (the paper's 15 rows: 7, for images
+            of 299); 0 changes nothing.
 
     Raises:
-        ValueError: When it plays on inputs that are no images.
+        ValueError: When it plays on inputs that are not images.
     """
 
     radius: Whole = 2

@@ -1,4 +1,4 @@
-"""Several attacks, and for each example what the best of them found."""
+"""Several attacks, and for each example the best that any of them found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ from arena.knowledge import LabelView, ScoreView, View, WhiteBox
 
 @dataclass(frozen=True)
 class WorstCase(Strategy):
-    """Runs attacks in turn, each on what still stands, and ends in a per-example worst case.
+    """Runs attacks in turn, each on the examples that still stand: a worst case per example.
 
     An ensemble such as AutoAttack (Croce & Hein 2020, 2003.01690) is a list of attacks. Between two
-    of them every move is judged by the model itself: an example leaves once no answer could cost
-    less, provided that the model seen is the one that scores (`Turn.closing`). Of several moves the
-    one with the cheapest answer is played, of equally cheap ones that with the lowest surrogate.
-    One query an example before the first attack, and one after each that it takes part in.
+    of them the model itself judges every move. An example leaves once no answer could cost less,
+    provided that the model seen is the one that scores (`Turn.closing`). Of several moves, the one
+    with the cheapest answer is played; ties are broken by the lowest surrogate. Takes one query per
+    example before the first attack, and one after each attack that the example takes part in.
 
     Attributes:
-        attacks: In the order in which they are tried: put what is cheap first.
+        attacks: In the order in which they are tried: put the cheap ones first.
     """
 
     attacks: tuple[Strategy, ...]
@@ -37,7 +37,7 @@ class WorstCase(Strategy):
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
-        """Of each opponent, the widest view that any attack needs; of the defender, its labels."""
+        """The widest view of each opponent that an attack needs; at least the defender's labels."""
         found: dict[str, type[View]] = {"defender": LabelView}
         for attack in self.attacks:
             for opponent, kind in attack.needs.items():
@@ -72,12 +72,13 @@ class WorstCase(Strategy):
     def _offer(self, turn: Turn, best: Best, rows: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Judges moves `x` [b, ...] for `rows` [b].
 
-        Returns the least that any answer could cost, [B], and those of `rows` that go on: who has
-        no query left to be judged by takes the attack's word, and leaves.
+        Returns the least that any answer could cost, [B], and the `rows` that go on. For an example
+        that has no query left to be judged by, the attack's move is taken unjudged, and the example
+        leaves.
         """
         cost, data, kind = turn.player.cost, turn.data, self.needs["defender"]
         width = data.classes if issubclass(kind, ScoreView) else data.classes + 1
-        if not issubclass(kind, WhiteBox):  # whose passes are counted, never rationed
+        if not issubclass(kind, WhiteBox):  # a white box counts passes, but never rations them
             paying = turn.see("defender", LabelView).remaining(rows) > 0
             best.x.index_copy_(0, rows[~paying], x[~paying])
             rows, x = rows[paying], x[paying]

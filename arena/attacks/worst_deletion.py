@@ -21,10 +21,10 @@ from arena.knowledge import View, WhiteBox
 class WorstDeletion(Strategy):
     """Globerson & Roweis, "Nightmare at test time" (ICML 2006), section 2: the first player.
 
-    Against logits that are linear in the features, what feature j adds to the margin of the truth
-    over another class is (w_y - w_k)_j x_j. Deleting the k features that add most, where they add
-    at all, leaves the least margin over that class; the class with the least margin of all decides.
-    An input is thus a mistake after the deletion if any deletion makes it one.
+    Against logits that are linear in the features, feature j adds (w_y - w_k)_j x_j to the margin
+    of the truth over another class k. Deleting the k features that add most, where they add at all,
+    leaves the least margin over that class; the class with the least margin of all decides. So an
+    input is a mistake after this deletion if any deletion makes it one.
     """
 
     needs: ClassVar[Mapping[str, type[View]]] = {"defender": WhiteBox}
@@ -45,7 +45,7 @@ class WorstDeletion(Strategy):
         wrong = one_hot(y, turn.data.classes) == 0
         if bool((wins.any(1) & (wins != wrong).any(1)).any()):
             raise ValueError(
-                "WorstDeletion seeks any mistake, and the attacker's cost tells them apart; use "
+                "WorstDeletion takes all mistakes to be equal, but the attacker's cost does not; use "
                 "cost=negation of the error rate"
             )
         weights = linear(turn.see("defender", WhiteBox), turn)
@@ -55,7 +55,7 @@ class WorstDeletion(Strategy):
 
 
 def worst(data: Labelled, weights: LinearLogits, k: int) -> Tensor:
-    """The inputs [B, ...] with at most `k` features deleted, to the least margin of the truth."""
+    """The inputs [B, ...] with at most `k` features deleted, for the least margin of the truth."""
     x = data.x.flatten(1)
     logits = weights.logits(x)
     truth = logits.gather(1, data.y[:, None]).squeeze(1)
@@ -67,7 +67,7 @@ def worst(data: Labelled, weights: LinearLogits, k: int) -> Tensor:
         margin = truth - logits[:, other] - most.values.sum(1)
         better = (margin < least) & (data.y != other)
         least = torch.where(better, margin, least)
-        # Of features that add nothing, deletion is no use: they stay.
+        # Features that add nothing stay, as their deletion would not help.
         goes = torch.zeros_like(x, dtype=torch.bool).scatter(1, most.indices, most.values > 0)
         moved = torch.where(better[:, None], x.masked_fill(goes, 0.0), moved)
     return moved.reshape(data.x.shape)

@@ -1,4 +1,4 @@
-"""What the forms of Auto-PGD share: what they follow, and the best place that a walk remembers."""
+"""What the forms of Auto-PGD share: the loss they follow, and the best place of each walk."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,13 +1,14 @@
 """Several models seen as one: their average, for an attack that knows of a single model.
 
-Members m have weights w_m that sum to 1. Averaged are
+Members m have weights w_m that sum to 1. What can be averaged:
 
     logits          sum w_m z_m                    1710.06081, equation 9
     probabilities   log sum w_m p_m                its equation 10; 1611.02770, equation 4
     losses          the gradient of sum w_m l_m    its equation 11
 
-where l_m are the surrogates of the player's cost. Only the gradient is that of the mean loss:
-answers, and the loss by which an attack may rank its iterates, are those of the mean logits.
+Here l_m are the surrogates of the player's cost. With "losses", only the gradient is that of the
+mean loss: the answers, and the loss by which an attack may rank its iterates, are those of the mean
+logits.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ Combined = Literal["logits", "probabilities", "losses"]
 def averaged(
     members: Sequence[Classifier], weights: Sequence[float], combine: Combined, turn: Turn
 ) -> WhiteBox:
-    """A white box of the average, as the player whose turn it is sees it.
+    """A white box of the average model, for the player whose turn it is.
 
-    Passes are charged to a ledger of its own, one for all members together.
+    Passes are charged to a ledger of its own: one pass for all members together.
     """
     knowledge = Knowledge.white_box()
     ledger = Ledger(len(turn.data), None, turn.data.x.device)
@@ -58,7 +59,7 @@ class _MeanOfMembers(Classifier):
         return mean
 
     def shares(self, like: Tensor) -> Tensor:
-        """The weights [M], of the type and where `like` is."""
+        """The weights [M], with the type and on the device of `like`."""
         return torch.tensor(self.weights, dtype=like.dtype, device=like.device)
 
 
@@ -93,9 +94,9 @@ class _ByLoss(Classifier):
             return mean
         losses = torch.stack([self._loss(logits) for logits in each])
         loss: Tensor = (shares[:, None] * losses).sum(0)
-        # An attack sees logits, and derives its loss from them. They move along a direction v for
-        # which that loss rises at rate 1, as far as the mean loss does: the chain rule returns the
-        # mean loss's gradient, times <loss gradient, v> = 1, whatever the cost.
+        # An attack sees logits and derives its loss from them. Here the logits move by the change
+        # of the mean loss, in a direction v along which the attack's loss rises at rate 1. By the
+        # chain rule the attack gets the gradient of the mean loss, times <loss gradient, v> = 1.
         at = mean.clone().requires_grad_()
         (slope,) = torch.autograd.grad(self._loss(at).sum(), at)
         wide = slope.double()  # float32 squares of a sure model's slopes underflow

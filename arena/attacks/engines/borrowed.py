@@ -1,7 +1,7 @@
 """Attacks of other libraries, as strategies: what the three adapters share.
 
-The library is handed a module that is a face of the view, so every pass it makes is metered, and
-what it returns is judged as our own moves are.
+The library gets a module that stands in for the view, so that every pass is metered. Its outputs
+are judged as those of our own attacks are.
 """
 
 import importlib
@@ -29,17 +29,18 @@ from arena.fields import Count
 from arena.knowledge import View, WhiteBox
 
 ROUNDING = 1e-6
-"""What a value may be beyond the space by float32 rounding, as a share of the box's width."""
+"""How far float32 rounding may take a value out of the space, as a share of the box's width."""
 
 NORMS: dict[type[Lp], float] = {L0: 0, L1: 1, L2: 2, Linf: float("inf")}
 """The p of each geometry."""
 
 
 class Facade(nn.Module):
-    """Logits of a view for inputs in the unit box, each row charged to an example.
+    """Logits of a view for inputs in the unit box; each row is charged to an example.
 
-    A pass of as many inputs as there are examples is one of each, in order. Of other numbers the
-    total is exact, and each input is charged to the example that it is nearest to in L2.
+    If a pass has as many inputs as there are examples, they are taken to be one per example, in
+    order. Otherwise the total is still exact, and each input is charged to the example that is
+    nearest in L2.
     """
 
     def __init__(self, view: WhiteBox, rows: Tensor, given: Tensor, box: tuple[float, float]):
@@ -65,11 +66,11 @@ class Job:
 
     Attributes:
         x: Inputs [b, ...] in the unit box.
-        y: Their classes [b].
-        target: The class that they shall be taken for; None if any but `y` will do.
+        y: Their true classes [b].
+        target: The class that the inputs are to be taken for; None if any class but `y` will do.
         eps: The radius, in units of the unit box.
-        p: Of which norm, 0, 1, 2 or infinity.
-        classes: How many there are.
+        p: The p of its norm: 0, 1, 2 or infinity.
+        classes: The number of classes.
     """
 
     x: Tensor
@@ -81,7 +82,7 @@ class Job:
 
     @property
     def labels(self) -> Tensor:
-        """The target [b] where there is one, else `y`: how most libraries are told the goal."""
+        """The target [b] if there is one, else `y`: how most libraries take the goal."""
         return self.y if self.target is None else torch.full_like(self.y, self.target)
 
 
@@ -90,23 +91,24 @@ class Borrowed(Strategy):
     """An attack of another library, refereed and metered like our own.
 
     The radius comes from the action space and the goal from the cost, never from the options. The
-    library plays in the unit box, whatever the data's: its step sizes are shares of the box.
+    library plays in the unit box, whatever the box of the data: its step sizes are shares of the
+    box.
 
-    Metering: every pass and gradient the library makes is counted in total. One example at a time
-    (`together=1`), each one's share is exact, its random numbers are its own, and no other example
-    can touch its result; more at a time is faster and gives that up, see `Facade`. One more query
-    an example asks what the output is answered. The library sees the white box, though it may ask
-    for labels only.
+    Metering: every pass and every gradient of the library is counted in the total. With one example
+    at a time (`together=1`) each example's share is exact, its random numbers are its own, and no
+    other example can affect its result. More examples at a time are faster and lose these
+    guarantees, see `Facade`. One more query per example finds out how the output is answered. The
+    library sees the white box even if it asks for labels only.
 
-    Refereeing: an output beyond the space by rounding (`ROUNDING`) is projected, one further out is
-    an `IllegalMove`. The given input is played where the library gave NaN or an answer that is
-    NaN, where an attack that was told no eps stays outside the ball, and where the goal cannot be
-    had (the example is of the target's class).
+    Refereeing: an output that leaves the space by rounding (`ROUNDING`) is projected; one further
+    out is an `IllegalMove`. The given input is played where the library returned NaN or an input
+    that is answered with NaN, where an attack that was told no eps ends outside the ball, and where
+    the goal cannot be had (the example is of the target's class already).
 
     Attributes:
         attack: The class of the attack, with its module.
-        options: The keyword options it is made with, in that library's words.
-        together: Examples that it is handed at once, at most the turn's `batch_size`.
+        options: The keyword options that the class is called with, in the library's words.
+        together: How many examples the library gets at once, at most the turn's `batch_size`.
     """
 
     attack: str
@@ -132,11 +134,11 @@ class Borrowed(Strategy):
         """Whether the attack was told eps, and so promises to stay within it."""
 
     def check(self, player: Player) -> None:
-        """Makes the attack once, on nothing.
+        """Makes the attack once, without running it.
 
         Raises:
-            ValueError: If the library is absent, has no such attack, or that attack does not fit
-                the options, the space or the cost.
+            ValueError: If the library or the attack is not there, or if the attack does not fit the
+                options, the space or the cost.
         """
         space = serving(player, self.attack, tuple(NORMS))
         target = _target(player.cost, self.attack)
@@ -157,7 +159,7 @@ class Borrowed(Strategy):
         """What the library plays, [B, ...].
 
         Raises:
-            IllegalMove: If an output is outside the space by more than rounding.
+            IllegalMove: If an output leaves the space by more than rounding.
         """
 
         def attack(rows: Tensor) -> Tensor:
@@ -167,7 +169,7 @@ class Borrowed(Strategy):
         return turn.each_batch(attack)
 
     def _played(self, turn: Turn, rows: Tensor) -> Tensor:
-        """What is played for `rows`: the library's outputs where the goal can be had at all."""
+        """What is played for `rows`: the library's outputs, where the goal can be had at all."""
         played, target = turn.data.x[rows].clone(), _target(turn.player.cost, self.attack)
         able = turn.data.y[rows] != (-1 if target is None else target)
         if bool(able.any()):
@@ -175,7 +177,7 @@ class Borrowed(Strategy):
         return played
 
     def _judged(self, turn: Turn, rows: Tensor, target: int | None) -> Tensor:
-        """The library's outputs for `rows`, or the given inputs where they are no move."""
+        """The library's outputs for `rows`; the given inputs where an output is no legal move."""
         given, view = turn.data[rows], turn.see("defender", WhiteBox)
         space = serving(turn.player, self.attack, tuple(NORMS))
         low, high = space.box
@@ -206,23 +208,25 @@ class Borrowed(Strategy):
 
 
 def options_of(make: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the `wanted` options that a class takes."""
+    """The `wanted` options that a class takes."""
     known = inspect.signature(make).parameters
     return {name: value for name, value in wanted.items() if name in known}
 
 
 def load(path: str, library: str) -> Any:
-    """The class named by `path`, of a library that is an extra.
+    """The class named by `path`, from a library that is an optional extra.
 
     Raises:
         ValueError: If the library is not installed, or has no such class.
     """
     module, _, name = path.rpartition(".")
     if module.split(".")[0] != library:
-        raise ValueError(f"attack={path} is no class of {library}; write {library}....")
+        raise ValueError(
+            f"attack={path} is no class of {library}; give its full name, {library}...."
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of their imports
+            warnings.simplefilter("ignore")  # raised by what they import
             importlib.import_module(library)
             return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -238,7 +242,7 @@ def load(path: str, library: str) -> Any:
 
 @contextmanager
 def secluded(x: Tensor, seed: int) -> Iterator[None]:
-    """Seeds the global generators that libraries read, and gives them back as they were."""
+    """Seeds the global generators that libraries read, and restores them afterwards."""
     kept = np.random.get_state(), random.getstate()
     with torch.random.fork_rng([x.device] if x.is_cuda else [], device_type="cuda"):
         torch.default_generator.manual_seed(seed)
@@ -255,7 +259,7 @@ def secluded(x: Tensor, seed: int) -> Iterator[None]:
 
 
 def _target(cost: Cost, attack: str) -> int | None:
-    """The class wanted; None if any other than the truth will do."""
+    """The class that is wanted; None if any class but the true one will do."""
     if isinstance(cost, Targeted):
         return cost.target
     if isinstance(cost, Negation) and isinstance(cost.of, ErrorRate):
@@ -271,5 +275,5 @@ def _norm(space: Lp) -> float:
 
 
 def _unit(space: Lp) -> float:
-    """The radius in the unit box; L0's is a number of features in any."""
+    """The radius in the unit box. An L0 radius is a number of features in any box."""
     return space.eps if isinstance(space, L0) else space.eps / (space.box[1] - space.box[0])

@@ -1,4 +1,4 @@
-"""What walks along the decision boundary have in common: labels alone, from a mistake inwards."""
+"""What walks along the decision boundary share: they see labels alone, and start from a mistake."""
 
 import math
 from abc import abstractmethod
@@ -21,11 +21,14 @@ from arena.knowledge import REFUSED, LabelView, View
 class LabelWalks:
     """The walks of a batch of b examples; `on` and `at` are places in it (0 .. b - 1).
 
-    `point` [b, ...] is where each walk is, a mistake from `start` on; `best` the nearest mistake
-    so far, `gap` [b] from the given input, in the units of the space's eps. `theta` is the share of
-    the gap at which bisections end: the tolerance of HopSkipJump (1904.02144), kept between 2^-20
-    (float32) and 2^-10 (low dimensions). `finest` is the least Euclidean distance at which float32
-    inputs can be told apart.
+    Attributes:
+        point: Where each walk is, [b, ...]; a mistake from `start` on.
+        best: The nearest mistake so far, [b, ...].
+        gap: Its distance from the given input, [b], in the units of the space's eps.
+        d: The number of values of an input.
+        theta: The share of the gap at which bisections end. It is the tolerance of HopSkipJump
+            (1904.02144), kept between 2^-20 (float32) and 2^-10 (low dimensions).
+        finest: The least Euclidean distance at which float32 inputs can be told apart.
     """
 
     def __init__(self, turn: Turn, view: LabelView, rows: Tensor) -> None:
@@ -43,7 +46,7 @@ class LabelWalks:
         self.finest = math.sqrt(self.d) * 2.0**-20 * (high - low)
 
     def paying(self, at: Tensor) -> Tensor:
-        """Those of `at` that have a query left."""
+        """The walks among `at` that have a query left."""
         return at[self.view.remaining(self.rows[at]) > 0]
 
     def mistaken(self, x: Tensor, at: Tensor) -> Tensor:
@@ -59,7 +62,7 @@ class LabelWalks:
         self.best[at[nearer]], self.gap[at[nearer]] = x[nearer], gap[nearer]
 
     def start(self, trials: int) -> Tensor:
-        """Looks for first mistakes; returns the walks that have one to walk from."""
+        """Looks for first mistakes; returns the walks that have one to start from."""
         labels = [*range(self.classes), REFUSED]
         prices = [self.cost.answered(torch.full_like(self.y, label), self.y) for label in labels]
         hope = torch.stack(prices).amin(0) < self.cost.answered(self.y, self.y)
@@ -80,11 +83,11 @@ class LabelWalks:
         return self.gap.isfinite().nonzero().flatten()
 
     def bisect(self, on: Tensor) -> Tensor:
-        """HopSkipJump's Algorithm 1: along the way to the given input, up to the boundary.
+        """HopSkipJump's Algorithm 1: bisects the way to the given input, up to the boundary.
 
-        The way is the straight line in L2, and in L-inf the projections onto smaller and smaller
-        balls. Asks about the projection onto the ball first. Returns the walks that did not find a
-        mistake in the ball.
+        The way is the straight line in L2; in L-inf it consists of the projections onto smaller and
+        smaller balls. The first query is about the projection onto the player's ball. Returns the
+        walks that found no mistake in that ball.
         """
         on = self.paying(on)
         if len(on) == 0:
@@ -109,7 +112,7 @@ class LabelWalks:
             low[todo[~won]] = middle[todo[~won]]
 
     def shrunk(self, at: Tensor, far: Tensor, radius: Tensor) -> Tensor:
-        """The points at distances `radius` of the ways from the given inputs to `far`."""
+        """The points at distances `radius` on the ways from the given inputs to `far`."""
         given, radius = self.given[at], wide(radius, far)
         if isinstance(self.space, Linf):
             delta = (far - given).maximum(-radius).minimum(radius)
@@ -124,21 +127,22 @@ class LabelWalks:
         key: Tensor,
         probes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Asks each walk's probes whether they are mistakes, and adds up where they lie.
+        """Asks whether each walk's probes are mistakes, and adds up where they lie.
 
-        Each walk asks `evals` times, or half of what it has left. Probes are asked for together
-        as the batch size allows, and added up one after the other, which keeps their order.
+        Each walk asks `evals` times, or half as often as it has queries left. As many probes are
+        asked about together as the batch size allows. They are added up one after the other, so
+        that the order, and with it the rounding, does not depend on the batch size.
 
         Args:
             on: The walks [m] that ask.
-            evals: The most probes of a walk.
-            key: A key [m] for each.
+            evals: The most probes per walk.
+            key: A key [m] for each walk.
             probes: From places in `on` and keys, both [n], to the inputs to ask about and the
                 displacements that stand for them in the sums, both [n, ...].
 
         Returns:
             The sum [m, ...] of the displacements times +1 (a mistake) or -1, their plain sum, and
-            the mean [m] of those votes.
+                the mean [m] of those votes.
         """
         evaluated = ((self.view.remaining(self.rows[on]) + 1) // 2).clamp(max=evals)
         voted = torch.zeros_like(self.given[on])

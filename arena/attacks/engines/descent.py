@@ -1,12 +1,14 @@
 """The engine of the gradient attacks: many walks at once, each ending when it cannot win more.
 
-A method says where a walk begins, what loss it follows, and how a gradient moves it (`Descent`).
-The engine (`Search`) does the rest for all of them alike: one pass a step over all walks under way,
-the best place found for each example, who is done, and who takes the place of those who are.
+A method says where a walk begins, which loss it follows, and how a gradient moves it (`Descent`).
+The engine (`Search`) does everything else, in the same way for all methods. In each step it makes
+one pass over all walks under way and keeps the best place of each example. It drops the walks of
+examples that are done, and gives their room to examples that wait.
 
-An example has one walk or several (restarts, targets). They run in waves of 1, 2, 4, ..., those of
-a wave side by side and in step, so that an example is done at the first step at which any of them
-succeeds, whatever else is in the batch: results depend neither on the batch size nor on the others.
+An example has one walk or several (restarts, targets). They run in waves of 1, 2, 4, ... walks. The
+walks of a wave advance side by side and in step, so an example is done at the first step at which
+any of them succeeds. Results depend neither on the batch size nor on the other examples of the
+batch.
 """
 
 from abc import abstractmethod
@@ -27,17 +29,17 @@ from arena.fields import Count
 from arena.knowledge import View, WhiteBox
 
 _CPU_SYNC, _SYNC = 1, 8
-"""Steps between two looks at who is done; on an accelerator each look waits for the device."""
+"""Steps between two looks for walks that are done; an accelerator has to be waited for."""
 
 
 @dataclass(frozen=True)
 class Descent(Strategy, Generic[S]):
-    """A strategy that walks down a loss by its gradient; subclasses are methods, a page each.
+    """A strategy that walks down a loss by its gradient; each subclass is a method.
 
     Attributes:
-        steps: Steps a walk: a gradient each, and one pass more.
-        precision: bfloat16 searches on a rounded copy of the model; what seems to succeed is asked
-            of the model itself, so that a rounding error is never taken for a mistake.
+        steps: Steps per walk. Each takes a pass and a gradient; the last place takes one pass more.
+        precision: bfloat16 searches on a rounded copy of the model. What seems to succeed there is
+            asked of the model itself, so that a rounding error is never taken for a mistake.
     """
 
     steps: Count
@@ -68,7 +70,7 @@ class Descent(Strategy, Generic[S]):
 
     @abstractmethod
     def begin(self, search: "Search", walks: Walks[None]) -> S:
-        """Sets where new walks start (`x` is the given input so far); returns their `own` state."""
+        """Sets `x` of new walks, which is the given input so far; returns their `own` state."""
 
     def loss(self, search: "Search", walks: Walks[S], logits: Tensor) -> Tensor:
         """What to descend, [L]: by default the surrogate of the player's cost."""
@@ -77,9 +79,10 @@ class Descent(Strategy, Generic[S]):
     def gradient(
         self, search: "Search", walks: Walks[S], loss: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The loss [L] and its gradient [L, ...] at `x`, from what `loss` gave.
+        """The loss [L] and its gradient [L, ...] at `x`, from what `loss` returned.
 
-        For a method that looks at several losses at one place, and then follows one.
+        Override it in a method that looks at several losses at one place and then follows one of
+        them.
         """
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         return loss, gradient
@@ -94,17 +97,18 @@ class Descent(Strategy, Generic[S]):
     def rank(
         self, search: "Search", walks: Walks[S], x: Tensor, cost: Tensor, loss: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What makes one place better than another: the first [L], then the second; low is good.
+        """Two values [L] that order places: by the first, then by the second; lower is better.
 
         By default the cost of the answer, then the loss.
         """
         return cost, loss
 
     def done(self, search: "Search", rows: Tensor) -> Tensor:
-        """Which examples cannot win more, bool: by default those with the cheapest answer.
+        """Which examples cannot win more, bool [L]: by default those with the cheapest answer.
 
-        That is the end only if the model searched is the one that scores. Before another model (of
-        a defender who is still to move, or the target of a transfer) a lower loss is worth more.
+        That ends the search only if the model searched is the one that scores. If another model
+        scores (the defender has yet to move, or the model is a surrogate), a lower loss is still
+        worth having.
         """
         won = search.best.first[rows] <= search.floor[rows]
         return won if search.turn.closing else torch.zeros_like(won)
@@ -114,7 +118,12 @@ class Search:
     """One turn's search by one method.
 
     Attributes:
-        view: The model as a white box; `cost`, `space` and `classes` are the game's.
+        view: The model as a white box.
+        rounded: Its rounded copy, if the method searches on one.
+        space: The player's space.
+        cost: The player's cost.
+        classes: The number of classes.
+        width: The number of answers: the classes, and a refusal if the model can refuse.
         best: The best place of each example so far.
         floor: The least that any answer would cost each example, [B].
     """
@@ -144,11 +153,11 @@ class Search:
         return int(self.wins(self.turn.data.y).sum(1).max())
 
     def aim(self, walks: Walks[Any], most: int) -> None:
-        """Gives each walk one winning answer to try (`Walks.target`), `most` to an example.
+        """Gives each walk a winning answer to aim at (`Walks.target`), `most` per example.
 
-        The likeliest at the given input come first; walks beyond an example's winning answers
-        begin with the first again. A query for each walk; nothing where no answer wins or `most` is
-        0.
+        The answers that are likeliest at the given input come first. Walks beyond the number of an
+        example's winning answers begin with the first one again. This takes one query per walk.
+        Nothing happens if no answer wins or `most` is 0.
         """
         if min(most, self.options()) > 0:
             logits = self.ask(walks.given, walks.rows)
@@ -158,12 +167,12 @@ class Search:
             walks.target = order.gather(1, place[:, None]).squeeze(1)
 
     def ask(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Logits without a graph; a query for each of `rows`."""
+        """Logits [n, width] without a graph; a query for each of `rows` [n]."""
         with torch.no_grad():
             return self._logits(self.view, x, rows)
 
     def _logits(self, view: WhiteBox, x: Tensor, rows: Tensor) -> Tensor:
-        """Logits, of no more rows at once than the turn allows; an example may have more walks."""
+        """Logits, in passes of at most `batch_size` rows, of which walks may be more."""
         size = self.turn.batch_size
         if len(x) <= size:
             logits = view.logits(x, rows)
@@ -174,13 +183,13 @@ class Search:
         return logits.float()
 
     def _widen(self, logits: Tensor) -> None:
-        """A refusal shows as a column more, and may be the cheapest answer."""
+        """Takes note of a column for refusals, which may be the cheapest answer."""
         if logits.shape[1] != self.width:
             self.width = logits.shape[1]
             self.floor = self._floor()
 
     def run(self) -> Tensor:
-        """All waves of walks; the best inputs found, [B, ...]."""
+        """Runs all waves of walks; returns the best inputs found, [B, ...]."""
         rows = torch.arange(len(self.turn.data), device=self.turn.data.x.device)
         first, size = 0, 1
         while first < (total := self.method.variants(self)) and len(rows):
@@ -190,13 +199,13 @@ class Search:
         return self.best.x
 
     def _wave(self, waiting: Tensor, variants: Tensor) -> None:
-        """The walks `variants` of the examples `waiting`, as many at once as the batch size has."""
+        """Runs the walks `variants` of the examples `waiting`, as many at once as fit a batch."""
         together = max(self.turn.batch_size // len(variants), 1)
         every = _CPU_SYNC if waiting.device.type == "cpu" else _SYNC
         walks, age = self._begin(waiting[:together], variants), 0
         waiting = waiting[together:]
         while len(walks):
-            moving = age < self.method.steps  # the last to come have the longest way to go
+            moving = age < self.method.steps  # the newest walks have most steps left
             loss, gradient = self._pass(walks, len(variants), moving)
             stay = ~self.method.done(self, walks.rows) & (walks.t < self.method.steps)
             if not moving or (age % every == 0 and not bool(stay.all())):
@@ -229,7 +238,7 @@ class Search:
         return walks
 
     def _pass(self, walks: Walks[Any], together: int, moving: bool) -> tuple[Tensor, Tensor]:
-        """Loss [L] and, if anybody moves on, its gradient [L, ...]; keeps what is best."""
+        """The loss [L] and, if any walk moves on, its gradient [L, ...]; keeps the best."""
         x = walks.x.detach().requires_grad_(moving)
         logits = self._logits(self.rounded or self.view, x, walks.rows)
         loss = self.method.loss(self, walks, logits)
@@ -262,12 +271,12 @@ class Search:
         self, walks: Walks[Any], together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
     ) -> None:
         first, second = self.method.rank(self, walks, x, cost, loss)
-        # Who is done may still be here, where it is not looked at every step.
+        # Walks of examples that are done may still be here: not every step drops them.
         fit = fit & ~self.method.done(self, walks.rows)
         first, second = (torch.where(fit, part, torch.inf) for part in (first, second))
         second = second.nan_to_num(torch.inf, torch.inf)  # no answer, no loss: the last of equals
         rows = walks.rows
-        if together > 1:  # the best of each example's walks; of equals the first
+        if together > 1:  # the best of each example's walks; the first of equal ones
             first, second = first.view(-1, together), second.view(-1, together)
             least = first == first.amin(1, keepdim=True)
             place = torch.where(least, second, torch.inf).argmin(1)
@@ -288,7 +297,7 @@ class Best:
     def offer(self, x: Tensor, first: Tensor, second: Tensor, rows: Tensor) -> None:
         """Keeps `x` [b, ...] for examples `rows` [b], all different, where it is better.
 
-        Never an infinite first value. No host sync.
+        A place with an infinite first value is never kept. No host sync.
         """
         held = self.first[rows]
         better = (first < held) | ((first == held) & (second < self.second[rows]))

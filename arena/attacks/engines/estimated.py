@@ -1,4 +1,4 @@
-"""What the descents without gradients share: a gradient estimated from differences of scores."""
+"""What descents without gradients share: a gradient estimated from differences of scores."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from arena.fields import Count, Positive
 
 @dataclass(frozen=True)
 class EstimatedDescent(ScoreSearch):
-    """Steps against estimated gradients, projected; how to probe and to step is the subclass's.
+    """Steps against estimated gradients, projected; the subclass says how to probe and how to step.
 
-    The estimate of an example at z is the mean over pairs of probes, z + d u and z - d u, of
-    (f(z + d u) - f(z - d u)) / 2 d u, where f is the search's `guide` and d is `probe` times the
-    box's width. The walk starts at the given input; every point that it comes to is asked about,
-    and the best is played. An example leaves also when fewer than three queries are left, a pair
-    and a step. With fewer than it wants, it estimates from the pairs it can pay for. At most
-    `1 + steps * (2 * pairs + 1)` queries an example.
+    The estimate of an example at z is the mean, over pairs of probes z + d u and z - d u, of (f(z +
+    d u) - f(z - d u)) / 2 d u. Here f is the search's `guide`, and d is `probe` times the width of
+    the box. The walk starts at the given input. Every point on it is asked about, and the best is
+    played. An example also leaves when fewer than three queries are left: a pair and a step. If it
+    can pay for fewer pairs than it wants, it estimates from those. It takes at most `1 + steps * (2
+    * pairs + 1)` queries per example.
 
-    Probes are clipped to the box, not to the ball, and are not played. A pair with scores that
-    are not finite counts as a difference of zero. Dividing by the probe makes much of the last bit
-    of a score: results are independent of the batch size up to that rounding.
+    Probes are clipped to the box, not to the ball, and are not played. A pair with scores that are
+    not finite counts as a difference of zero. Dividing by the probe magnifies the last bit of a
+    score: results are independent of the batch size up to that rounding.
 
     Attributes:
         steps: Estimates and steps per example.
-        pairs: Pairs of probes of an estimate.
+        pairs: Pairs of probes per estimate.
         probe: Distance of a probe in each direction, as a share of the box's width.
     """
 
@@ -54,12 +54,16 @@ class EstimatedDescent(ScoreSearch):
     ) -> tuple[Tensor, Tensor]:
         """The next point [n, ...], not yet projected, and the next memory [moments, n, ...].
 
-        `gradient` [n, ...] is the estimate at `x`, `t` the number of the step, from 1; memory is
-        zero before the first.
+        Args:
+            x: Where the walks are, [n, ...].
+            gradient: The estimate there, [n, ...].
+            memory: The running means, [moments, n, ...]; zero before the first step.
+            t: The number of the step, from 1.
+            space: The player's space.
         """
 
     def run(self, search: Scored, player: Player) -> None:
-        """Offers every point that the walks come to."""
+        """Offers every point on the walks."""
         space, x = serving(player, type(self).__name__, self.spaces), search.given.clone()
         memory = torch.zeros(self.moments, *x.shape, device=x.device)
         for step, on in search.steps(self.steps, queries=3):
@@ -74,8 +78,8 @@ class EstimatedDescent(ScoreSearch):
     ) -> Tensor:
         """The gradient [n, ...] of the guide at `x` [n, ...].
 
-        Probes are asked for together as the batch size allows, and added up one after the other,
-        which keeps their order.
+        As many probes are asked about together as the batch size allows. They are added up one
+        after the other, so that the order does not depend on the batch size.
         """
         low, high = space.box
         pairs = ((search.view.remaining(search.rows[on]) - 1) // 2).clamp(max=self.pairs)
@@ -89,13 +93,13 @@ class EstimatedDescent(ScoreSearch):
             owner, pair = owner[asked], pair[asked]
             u = self.directions(chance.fold(key[owner], pair), x.shape[1:])
             shift = self.probe * (high - low) * u
-            # The two probes of a pair one after the other, whatever comes together: a random
-            # defender flips its coins in this order.
+            # The two probes of a pair are neighbors however many pairs come together, because a
+            # random defender flips its coins in this order.
             ends = torch.stack([x[owner] + shift, x[owner] - shift], 1).flatten(0, 1)
             _, value = search.ask(on[owner].repeat_interleave(2), ends.clamp(low, high))
             up, down = value.reshape(-1, 2).unbind(1)
             slope = ((up - down) / (2 * self.probe * (high - low))).nan_to_num(0.0, 0.0, 0.0)
-            # One probe of each owner at a time: in a fixed order, whatever came together.
+            # One probe of each owner at a time, so that the order of the sum is fixed.
             for i in range(first, min(first + together, most)):
                 part = pair == i
                 total[owner[part]] += wide(slope[part], x) * u[part]

@@ -1,4 +1,4 @@
-"""The best reply to a mixture of models: weights known, the draw hidden, nothing sampled."""
+"""The best reply to a mixture of models whose weights are known and whose draw is hidden."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +17,20 @@ from arena.knowledge import View, WhiteBox
 
 @dataclass(frozen=True)
 class Expectation(Declared):
-    """Attacks a mixed commitment: what raises the expected gain over all its models, each weighed.
+    """Attacks a mixed commitment: seeks the inputs of least expected cost over all its models.
 
     A white-box attack sees one model. It is played in turn on the log of the mixture's mean
     probabilities (for the error rate, the expected error of answers drawn from the scores), on the
-    models' mean loss, and on each model alone; of what it finds, that is kept whose expected cost
-    over the mixture is least, example by example; of equals, whose expected surrogate is. Averages
-    alone will not do: where models fail in different places, the average's gradient leads to none
-    of them, and a randomised defense looks stronger than it is (Dbouk & Shanbhag 2022, 2206.06737,
-    who go through the models one at a time).
+    models' mean loss, and on each model alone. Of the inputs found, each example keeps the one with
+    the least expected cost over the mixture; ties are broken by the expected surrogate. Averages
+    alone are not enough. Where models fail in different places, the gradient of the average leads
+    to none of these places, and a randomised defense looks stronger than it is (Dbouk & Shanbhag
+    2022, 2206.06737, go through the models one at a time).
 
     Attributes:
         attack: Any attack on a white box.
         averages: Which averages it is played on.
-        alone: Whether it is played on each model alone.
+        alone: Whether it is also played on each model alone.
     """
 
     attack: Strategy
@@ -53,7 +53,7 @@ class Expectation(Declared):
         self.attack.check(player)
 
     def respond(self, models: Sequence[Classifier], weights: Sequence[float], turn: Turn) -> Tensor:
-        """The inputs found, [B, ...]; weights are above 0 and sum to 1."""
+        """The inputs found, [B, ...]; `weights` are above 0 and sum to 1."""
         best = Best(turn.data.x)
         rows = torch.arange(len(turn.data), device=turn.data.x.device)
         for number, view in enumerate(self._views(models, weights, turn)):
@@ -83,9 +83,9 @@ class Expectation(Declared):
 def expected(
     models: Sequence[Classifier], weights: Sequence[float], turn: Turn, x: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What inputs `x` [B, ...] cost over a mixture of models: the expectation, and of surrogates.
+    """The expected cost [B] of inputs `x` [B, ...] over a mixture, and the expected surrogate.
 
-    Both [B]. An answer that is not there costs what the player's cost says.
+    An answer that is not there costs what the player's cost says.
     """
     cost = turn.player.cost
     first = torch.zeros(len(x), device=x.device)

@@ -1,4 +1,4 @@
-"""What the descents in steps of one length share: where walks start, and the step."""
+"""What descents in steps of one length share: where walks start, and the step."""
 
 from dataclasses import dataclass
 from typing import Any

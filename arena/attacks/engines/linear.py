@@ -1,4 +1,4 @@
-"""What exact attacks on linear classifiers have in common: reading the weights off a white box."""
+"""What exact attacks on linear classifiers share: they read the weights off a white box."""
 
 from dataclasses import dataclass
 
@@ -26,11 +26,11 @@ class LinearLogits:
 def linear(view: WhiteBox, turn: Turn) -> LinearLogits:
     """The weights behind a white box that is linear.
 
-    Takes a pass and a gradient a class, charged to the first example of the turn, and a pass over
-    the inputs as dealt, by which it is checked that the logits are linear.
+    Takes a pass, and a gradient per class, which are charged to the first example of the turn; and
+    one pass per example over the inputs as dealt, to check that the logits are linear.
 
     Raises:
-        ValueError: If they are not, or refuse.
+        ValueError: If the logits are not linear, or have a column for refusals.
     """
     data = turn.data
     row = torch.zeros(1, dtype=torch.int64, device=data.x.device)

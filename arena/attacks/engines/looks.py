@@ -9,7 +9,7 @@ from arena import chance
 
 
 class Compares(Protocol):
-    """A module that refuses where several looks at an input are not answered alike."""
+    """A module that refuses inputs whose several looks are not answered alike."""
 
     def compared(self, x: Tensor, key: Tensor) -> Tensor:
         """Log-probabilities [V, B, K] of V looks at `x` [B, ...], by the coins `key` [B]."""
@@ -25,10 +25,10 @@ def compares(part: nn.Module) -> TypeGuard[Compares]:
 
 
 class Looks(nn.Module):
-    """The looks of a detector, in its place.
+    """The looks of a detector, as a module that stands in its place.
 
     Attributes:
-        detector: Whose looks.
+        detector: The detector whose looks these are.
         joined: Makes one output [B, ...] of the log-probabilities [V, B, K] of all looks.
     """
 
@@ -40,7 +40,7 @@ class Looks(nn.Module):
         self.joined = joined
 
     def forward(self, x: Tensor, key: Tensor | None = None) -> Tensor:
-        """The output, by the coins `key` [B]; without them, by those of the input itself."""
+        """The output, for the coins `key` [B]; by default for those drawn from the input itself."""
         return self.joined(self.detector.compared(x, chance.of(x.detach()) if key is None else key))
 
 
@@ -50,5 +50,5 @@ def mean(looks: Tensor) -> Tensor:
 
 
 def side_by_side(looks: Tensor) -> Tensor:
-    """All of them, [B, V K], of one look after the other."""
+    """The log-probabilities of all looks, one after the other, [B, V K]."""
     return looks.transpose(0, 1).flatten(1)

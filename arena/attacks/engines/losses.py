@@ -1,9 +1,9 @@
-"""What a descent may follow in place of the cost: margins between answers that win and that lose.
+"""Losses that a descent may follow: margins between the answers that win and those that lose.
 
-An answer wins if no other costs the attacker less (given the truth), and loses if it costs more:
-for an untargeted attacker every other class wins, for a targeted one the target alone. A loss is
-differentiable, is low where the attacker is well off, and of a margin's sign: negative once the
-model's answer wins.
+An answer wins if, given the truth, no other answer costs the attacker less; it loses if it costs
+more. For an untargeted attacker every other class wins; for a targeted one the target alone does. A
+loss is differentiable and low where the attacker is well off. It has the sign of a margin: it is
+negative once the model gives a winning answer.
 """
 
 import torch
@@ -14,7 +14,7 @@ from arena.knowledge import INVALID, REFUSED
 
 
 def prices(cost: Cost, y: Tensor, width: int, classes: int) -> Tensor:
-    """What each answer would cost, [B, width]; a column beyond `classes` is the refusal's."""
+    """The cost of each answer, [B, width]; a column beyond `classes` is the refusal's."""
     answers = torch.arange(width, device=y.device)
     answers[classes:] = REFUSED
     return cost.answered(answers[None, :], y[:, None])
@@ -32,7 +32,7 @@ def winning(prices: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, wins: Tensor, target: Tensor | None = None) -> Tensor:
-    """The largest logit that loses less the largest that wins, or `target`'s [B]; 0 if none wins.
+    """The largest losing logit less the largest winning one, or `target`'s, [B]; 0 if none wins.
 
     The objective f_6 of Carlini & Wagner 2017 (1608.04644) without its cut at zero.
     """
@@ -45,11 +45,11 @@ def margin(logits: Tensor, wins: Tensor, target: Tensor | None = None) -> Tensor
 
 
 def dlr(logits: Tensor, wins: Tensor, target: Tensor | None = None) -> Tensor:
-    """The margin over a difference of sorted logits, which no scale of the logits changes, [B].
+    """The margin, divided by a difference of sorted logits so that their scale has no effect, [B].
 
     Croce & Hein 2020 (2003.01690), equation 6, (z_y - max z_i) / (z_(1) - z_(3)); with a target
-    equation 7, (z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2). Of three answers, z_(4) is z_(3); with
-    two, where any such ratio is constant, it is the margin itself.
+    equation 7, (z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2). With three answers, z_(4) is z_(3).
+    With two answers any such ratio is constant, and the margin itself is returned.
     """
     if logits.shape[1] < 3:
         return margin(logits, wins, target)
@@ -59,5 +59,5 @@ def dlr(logits: Tensor, wins: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 def targets(logits: Tensor, wins: Tensor) -> Tensor:
-    """The answers in the order to try them, [B, K]: those that win, the likeliest first."""
+    """The answers in the order to try them, [B, K]: those that win first, the likeliest first."""
     return logits.masked_fill(~wins, -torch.inf).argsort(dim=1, descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""What score-guided searches share: what an answer is worth, who still stands, what is held."""
+"""What score-guided searches share: the worth of an answer, and the state of each example."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ from arena.knowledge import INVALID, REFUSED, ScoreView, View
 
 @dataclass(frozen=True)
 class ScoreSearch(Strategy):
-    """A search that scores guide, each example for itself; which, is the subclass's.
+    """A search guided by scores, each example for itself; the subclass says how to search.
 
     An example leaves when no answer would cost less, or when its budget is spent. Law: no output is
     answered at a higher cost than its given input.
@@ -47,9 +47,9 @@ class ScoreSearch(Strategy):
         return turn.each_batch(best)
 
     def guide(self, cost: Cost, scores: Tensor, y: Tensor, classes: int) -> Tensor:
-        """What tells `scores` [n, K] of equal cost apart, [n], low being good.
+        """The value [n], low being good, that ranks `scores` [n, K] of equal cost.
 
-        The surrogate of the cost, unless a method's paper says otherwise.
+        By default the surrogate of the cost.
         """
         return cost.surrogate(scores, y, classes)
 
@@ -59,17 +59,17 @@ class ScoreSearch(Strategy):
 
 
 class Scored:
-    """A search of b examples, `rows` of the turn's data; `at` are places in it (0 .. b - 1).
+    """A search for b examples, `rows` of the turn's data; `at` are places in it (0 .. b - 1).
 
-    An input is worth the cost of its answer and, at equal cost, the method's `guide`, low being
-    good. An answer that is not there, of scores that are not finite, costs what the player's cost
-    says, and is no guide. The given inputs are asked about first.
+    Inputs are ranked by the cost of their answer and, at equal cost, by the method's `guide`, low
+    being good. An answer that is not there, because scores are not finite, costs what the player's
+    cost says, and guides nothing. The given inputs are asked about first.
 
     Attributes:
-        given: The inputs as dealt, [b, C, H, W]: the last two axes are the plane and those before
-            them channels; features [b, D] are a plane of height 1.
-        x: What each search holds, [b, C, H, W]: the given input until `offer` is taken.
-        keys: A random key [b] for each.
+        given: The inputs as dealt, [b, C, H, W]: the last two axes are the plane, those before them
+            are channels; features [b, D] are a plane of height 1.
+        x: What each search holds, [b, C, H, W]: the given input until an `offer` is taken.
+        keys: A random key for each example, [b].
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Scored:
         self.floor = torch.stack(prices).amin(0)
 
     def ask(self, at: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The cost and the guide [n] of inputs `x` [n, C, H, W]; each of `at` [n] pays a query."""
+        """The cost and the guide [n] of `x` [n, C, H, W]; each of `at` [n] pays one query."""
         x = x.reshape(-1, *self.shape)
         parts = [torch.split(whole, self.batch_size) for whole in (x, self.rows[at])]
         scores = torch.cat([self.view.scores(*part) for part in zip(*parts, strict=True)])
@@ -108,22 +108,23 @@ class Scored:
         return cost, torch.where((label == INVALID) | guide.isnan(), float("inf"), guide)
 
     def steps(self, most: int, queries: int = 1) -> Iterator[tuple[int, Tensor]]:
-        """Steps from 0, each with those `at` who still stand, until nobody does.
+        """Steps from 0, each with the examples `at` that still search, until there are none.
 
-        Who stands could find a cheaper answer, and has so many queries left.
+        An example still searches if a cheaper answer than the one it holds exists, and it has so
+        many queries left.
         """
         at = torch.arange(len(self.x), device=self.x.device)
         for step in range(most):
             paying = self.view.remaining(self.rows[at]) >= queries
             stands = (self.cost[at] > self.floor[at]) & paying
-            if not bool(stands.all()):  # nobody leaves in most steps: then nothing is copied
+            if not bool(stands.all()):  # in most steps none leaves, and nothing is copied
                 at = at[stands]
             if len(at) == 0:
                 break
             yield step, at
 
     def offer(self, at: Tensor, x: Tensor, always: bool = False) -> Tensor:
-        """Asks about `x` [n, C, H, W] and holds it where it is better: bool [n]; or always."""
+        """Asks about `x` [n, C, H, W] and holds it where it is better, bool [n], or `always`."""
         cost, guide = self.ask(at, x)
         old = self.cost[at]
         better: Tensor = (cost < old) | ((cost == old) & (guide < self.guide[at])) | always
@@ -134,7 +135,7 @@ class Scored:
 
     @property
     def played(self) -> Tensor:
-        """What is held, or the given inputs where that is worth less, in the data's own shape."""
+        """What each search holds, or the given input if that is better, in the data's own shape."""
         cost, guide = self.honest
         worse = (cost < self.cost) | ((cost == self.cost) & (guide < self.guide))
         x: Tensor = torch.where(worse[:, None, None, None], self.given, self.x)

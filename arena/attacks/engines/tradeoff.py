@@ -1,4 +1,4 @@
-"""How much a loss weighs against a distance, found for each walk by binary search."""
+"""The weight of a loss against a distance, found for each walk by binary search."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Steps down a gradient, where only the place matters to which the last of them leads."""
+"""Steps down a gradient of which only the last place counts."""
 
 from collections.abc import Callable
 

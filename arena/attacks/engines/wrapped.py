@@ -15,10 +15,10 @@ from arena.knowledge import Answering, View, WhiteBox
 
 
 class WrappedView(WhiteBox):
-    """A white box seen through something: subclasses change `logits`.
+    """A white box seen through something; subclasses change `logits`.
 
-    Its passes are those of the view within, charged to the same ledger. Probes (`labels`,
-    `scores`) are the defender's own answers, as they would be without it.
+    Its passes are those of the view within, and are charged to the same ledger. Probes (`labels`,
+    `scores`) are not changed: they are the defender's own answers.
     """
 
     def __init__(self, within: WhiteBox) -> None:
@@ -33,7 +33,7 @@ class WrappedView(WhiteBox):
         self._within = within
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
-        """What the view within gives, [B, K]."""
+        """The logits of the view within, [B, K]."""
         return self._within.logits(x, rows)
 
     @property
@@ -46,7 +46,7 @@ class WrappedView(WhiteBox):
         return self._around(self._within.over(answering))
 
     def on(self, rows: Tensor) -> Self:
-        """The same wrapper of a view of some examples; what it has per example is cut to them."""
+        """The same wrapper for some of the examples; what it holds per example is cut to them."""
         return self._around(self._within.on(rows))
 
     def rounded(self, dtype: torch.dtype) -> Self:
@@ -61,7 +61,7 @@ class WrappedView(WhiteBox):
 
 @dataclass(frozen=True)
 class AttackWrapper(Strategy):
-    """Plays another attack, on a view that it changed. Wrappers nest, the outermost acts first.
+    """Plays another attack on a view that it has changed. Wrappers nest; the outermost acts first.
 
     Attributes:
         attack: Any attack on a white box.
@@ -85,7 +85,7 @@ class AttackWrapper(Strategy):
 
     @abstractmethod
     def through(self, view: WhiteBox, turn: Turn) -> WhiteBox:
-        """The view that the attack is given in place of `view`."""
+        """The view that the attack gets in place of `view`."""
 
     def respond(self, turn: Turn) -> Tensor:
         """What the attack finds, [B, ...]."""
