@@ -159,6 +159,6 @@ def test_what_an_iteration_does_not_reach_is_said_or_solved_exactly():
 
 
 def test_a_tolerance_that_iterations_miss_falls_back_on_the_program(monkeypatch):
-    monkeypatch.setattr(zero_sum, "_LIMIT", 5)
+    monkeypatch.setattr(zero_sum, "_STEPS", 5)
     payoffs = np.random.default_rng(1).random((150, 150))
     assert zero_sum.solve(payoffs, 1e-6).gap <= 1e-6

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from arena.solvers.payoffs import ROUNDING, Array, bimatrix, lifted, span, unit
 
-LIMIT = 200_000
+VERTICES = 200_000
 """The most candidate vertices, (m + n choose n), of a game: 10 x 10 passes (a few seconds)."""
 
 
@@ -101,9 +101,9 @@ def all_equilibria(row: ArrayLike, column: ArrayLike) -> Equilibria:
     """
     a, b = bimatrix(row, column)
     m, n = a.shape
-    if math.comb(m + n, n) > LIMIT:
+    if math.comb(m + n, n) > VERTICES:
         raise ValueError(
-            f"a {m} x {n} game has {math.comb(m + n, n)} candidate vertices, more than {LIMIT}: "
+            f"a {m} x {n} game has {math.comb(m + n, n)} candidate vertices, more than {VERTICES}: "
             "drop dominated actions, or ask for one equilibrium of a zero-sum game"
         )
     rows, columns = _vertices(unit(b) + 1), _vertices(unit(a).T + 1)

@@ -22,7 +22,7 @@ from arena.solvers.programs import best_mixture
 Ties = Literal["strong", "weak"]
 BoolArray = NDArray[np.bool_]
 
-LIMIT = 10_000
+TUPLES = 10_000
 """The most tuples of replies that are searched: a linear program (milliseconds) per tuple."""
 
 
@@ -115,7 +115,7 @@ def bayesian_commitment(
 
     Raises:
         ValueError: If shapes or counts do not fit, a payoff is not finite, the weights are not a
-            distribution, or there are more than `LIMIT` tuples of replies: the problem is NP-hard
+            distribution, or there are more than `TUPLES` tuples of replies: the problem is NP-hard
             in the number of types.
         ArithmeticError: If HiGHS fails.
     """
@@ -133,9 +133,9 @@ def bayesian_commitment(
             "same actions against each"
         )
     counts = [a.shape[1] for a, _ in games]
-    if math.prod(counts) > LIMIT:
+    if math.prod(counts) > TUPLES:
         raise ValueError(
-            f"{math.prod(counts)} tuples of replies, more than {LIMIT}: merge types or replies"
+            f"{math.prod(counts)} tuples of replies, more than {TUPLES}: merge types or replies"
         )
     paid = [share * lifted(a) for share, (a, _) in zip(shares, games, strict=True)]
     scale = max(span(a) for a in paid)

@@ -22,7 +22,7 @@ SMALL = 20_000
 """Entries up to which the linear program is as fast as an iteration (0.02 s)."""
 
 _SIMPLEX = 200_000  # entries up to which HiGHS's simplex beats its interior point method
-_LIMIT = 20_000  # steps of an iteration
+_STEPS = 20_000  # steps of an iteration
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def solve(payoffs: ArrayLike, tolerance: float | None = None) -> Equilibrium:
             f"tolerance must be above 0, not {tolerance}; None asks for the exact solution"
         )
     if tolerance is not None and a.size > SMALL:
-        found = iterated(a, tolerance, _LIMIT)
+        found = iterated(a, tolerance, _STEPS)
         if found.gap <= tolerance:
             return found
     return exact(a)
@@ -118,7 +118,7 @@ def exact(payoffs: ArrayLike) -> Equilibrium:
     return best
 
 
-def iterated(payoffs: ArrayLike, tolerance: float, steps: int = _LIMIT) -> Equilibrium:
+def iterated(payoffs: ArrayLike, tolerance: float, steps: int = _STEPS) -> Equilibrium:
     """The averages of regret matching+ once their gap is at most `tolerance`, or after `steps`.
 
     Fast on large games, slow to high accuracy. The gap of the result may exceed the tolerance.
