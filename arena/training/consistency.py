@@ -13,7 +13,7 @@ PROBES = 16
 _ROUNDING, _ROUNDING_CUDA = 1e-3, 1e-2
 """Allowed change of the scores, as a share of their size.
 
-A sum that is added up in another order changes float32 scores by about 1e-6. CUDA may multiply by
+Adding up in another order changes float32 scores by about 1e-6. CUDA may multiply by
 TF32, with factors of 10 bits, in batches of some sizes and not in others.
 """
 
@@ -22,13 +22,13 @@ _DEPTH = 20.0
 
 
 def check_consistent(model: Classifier, x: Tensor) -> None:
-    """Checks that a model answers the same inputs alike however they are put to it.
+    """Checks that a model gives an input the same answer in different batches and calls.
 
     The first 16 inputs of `x` [B, ...] are answered together, in reverse order, and one at a time.
     Labels must agree exactly where the model gives only labels. Scores must agree up to rounding:
     0.1 % of their size (1 % on CUDA; four units in the last place in coarser arithmetic), so labels
     can differ only where two scores are that close. Randomness below this goes unnoticed. A model
-    that declares itself random fails, and need not pass.
+    that declares itself random would fail, so do not call this for one.
 
     Raises:
         ValueError: If an input gets two answers, or none when it comes alone.
