@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from arena.executors.executor import Exited
 from arena.fields import Count, problem
 from arena.schema import ConfigError, build, check, check_knowledge, near, node
+from arena.studies.leftovers import discard, forget
 
 _TRACEBACK = "ARENA_TRACEBACK"
 _SWEEP = "ARENA_SWEEP"  # in the environment, so that a launcher's worker processes agree
 _USERS_MISTAKE = 2
+_INTERRUPTED = 130  # as shells say of a process that SIGINT ended
 PLAYERS = ("attacker", "defender")
 CONF = next(
     path
@@ -41,12 +44,24 @@ def main() -> None:
     """Runs `arena` with the arguments of the process.
 
     A user's mistake is one or two lines on standard error and exit status 2, without a traceback
-    (ARENA_TRACEBACK=1 shows it).
+    (ARENA_TRACEBACK=1 shows it). A command that is refused leaves no folder. Ctrl-C leaves what
+    was finished, and exit status 130.
     """
+    forget()
+    try:
+        _start(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("\narena: interrupted; start the same command again to go on", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except BaseException:
+        discard()
+        raise
+
+
+def _start(arguments: Sequence[str]) -> None:
     import hydra
     from omegaconf import OmegaConf
 
-    arguments = sys.argv[1:]
     own = [a for a in arguments if not a.startswith("-") and "=" in a]
     os.environ[_SWEEP] = run_name(own)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
@@ -59,8 +74,6 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_task)()
     except _mistakes() as error:
         _refuse(error)
-    except KeyboardInterrupt:
-        sys.exit("\narena: interrupted; start the same command again to go on")
     if _failures:
         print(f"arena: {len(_failures)} of the sweep's runs failed:", file=sys.stderr)
         for name, why in _failures.items():
@@ -112,7 +125,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
     found: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException, YAMLError)
     # ValueError covers configuration, ranges, data and unplayable matches; OSError files and disk.
-    found += (ValueError, OSError, NotImplementedError)
+    found += (ValueError, OSError, NotImplementedError, Exited)
     if "arena.core" in sys.modules:
         from arena.classification import Refuted
         from arena.core import IllegalMove
@@ -121,14 +134,14 @@ def _mistakes() -> tuple[type[Exception], ...]:
     return found
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: BaseException) -> NoReturn:
     if os.environ.get(_TRACEBACK):
         raise error
     print(f"arena: {explain(error)}", file=sys.stderr)
     sys.exit(_USERS_MISTAKE)
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """The error in one or two lines, with near matches where a name was mistyped."""
     from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -210,15 +223,19 @@ def _checked(config: Any, choices: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _task(config: Any) -> None:
-    """One run: check, claim the folder, build, study."""
+    """One run: checks and builds the match, claims the folder, runs the study."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     now = HydraConfig.get()
     folder = Path(now.runtime.output_dir)
     try:
-        _run(_checked(config, now.runtime.choices), folder, now)
-    except Exception as error:
+        checked = _checked(config, now.runtime.choices)
+        _run(checked, folder, now)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:  # whatever a player raises ends this run, and no other
+        error = Exited.of(raised) if isinstance(raised, SystemExit) else raised
         mistaken = isinstance(error, _mistakes())
         if now.mode == RunMode.RUN and mistaken:
             _refuse(error)

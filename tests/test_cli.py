@@ -1,13 +1,16 @@
 """The shell: a user's mistake is one or two clear lines, no traceback, and loses nothing."""
 
+import contextlib
 import csv
 import errno
 import gzip
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -153,7 +156,7 @@ def assert_refused(said, expected):
 )
 def test_a_mistake_is_told_in_two_lines(shell, tmp_path, arguments, expected):
     assert_refused(shell(*arguments), expected)
-    assert not list(tmp_path.rglob("rounds.jsonl"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_cuda_asked_for_and_absent(shell, monkeypatch):
@@ -202,12 +205,143 @@ def test_the_installed_commands(tmp_path):
     assert unplayable.stderr.count("\n") == 1 and "use actions=pool" in unplayable.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(shell, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def arena(*arguments, folder):
+    """Starts the installed command in a session of its own."""
+    command = [sys.executable, "-m", "arena", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
-    monkeypatch.setattr("arena.studies.match.play", interrupted)
-    assert "start the same command again to go on" in str(shell(*TINY).code)
+
+def interrupted(process, ready):
+    """What a command says, and its status, if Ctrl-C comes once `ready()`."""
+    try:
+        end = time.monotonic() + 120
+        while not ready() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        _, said = process.communicate(timeout=30)
+        return process.returncode, said
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+GO_ON = "\narena: interrupted; start the same command again to go on\n"
+
+
+def test_ctrl_c_leaves_a_folder_to_go_on_in(shell, tmp_path):
+    run = tmp_path / "run"
+    arguments = [*TINY[:-1], f"hydra.run.dir={run}"]
+    process = arena(*arguments, "study.rounds=100000", folder=tmp_path)
+    assert interrupted(process, (run / "rounds.jsonl").is_file) == (130, GO_ON)
+    lines = (run / "rounds.jsonl").read_text()
+    more = len(lines.splitlines()) + 1
+    said = shell(*arguments, f"study.rounds={more}")
+    assert (said.code, said.err) == (0, "")
+    assert (run / "rounds.jsonl").read_text().startswith(lines)
+    assert len(read_rounds(run)) == more
+
+
+def test_ctrl_c_ends_a_study_with_a_pool(mine, tmp_path):
+    home, name = mine
+    defense = f"{{_target_: arena.studies.roster.Defense, strategy: {{_target_: {name}.Sleeps}}}}"
+    arguments = [
+        "study=payoffs",
+        *TINY[2:3],
+        "~study.defenses",
+        f"+study.defenses={{a: {defense}}}",
+    ]
+    process = arena(*arguments, "-cd", home, folder=tmp_path)
+    assert interrupted(process, (tmp_path / "asleep").exists) == (130, GO_ON)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("Exits", r"sys.exit\(0\) was called in .*\.py, line \d+"),
+        ("Odd", "odd, and no Exception"),
+        ("Raises", "a bug of mine"),
+    ],
+)
+def test_a_player_ends_its_own_run_alone(shell, mine, tmp_path, kind, said):
+    home, name = mine
+    folder = tmp_path / "sweep"
+    strategies = f"{{_target_:{name}.{kind}}},{{_target_:{name}.Shift}}"
+    where = [f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${hydra:job.num}"]
+    group = ["~attacker.strategy", f"+attacker.strategy={strategies}"]
+    found = shell("-m", *TINY, *group, *where, "--config-dir", home)
+    assert found.code == 2
+    assert re.search(f"arena: 1 of the sweep's runs failed:\n  0: {said}", found.err)
+    rows = sweep(folder)
+    assert re.search(said, rows["0"]["failed"]) and not rows["1"]["failed"]
+    assert rows["1"]["attacked_error"]
+
+
+def test_a_player_that_exits_ends_a_single_run_with_its_place(shell, mine, tmp_path):
+    home, name = mine
+    group = ["~attacker.strategy", f"+attacker.strategy={{_target_: {name}.Exits}}"]
+    said = shell(*TINY, *group, "--config-dir", home)
+    assert_refused(said, rf"sys.exit\(0\) was called in .*{name}.py, line \d+")
+
+
+def test_a_player_that_exits_ends_its_match_of_a_study_alone(shell, mine, tmp_path):
+    home, name = mine
+    attack = "{{_target_: arena.studies.roster.Attack, strategy: {{_target_: {0}.{1}}}}}"
+    attacks = ", ".join(f"{kind}: {attack.format(name, kind)}" for kind in ("Exits", "Raises"))
+    common = f"{{{attacks}, shift: {attack.format(name, 'Shift')}}}"
+    defense = (
+        "{_target_: arena.studies.roster.Defense, strategy: {_target_: arena.defenses.erm.ERM, "
+        "learner: ${learner}, epochs: 1}}"
+    )
+    said = shell(
+        "study=payoffs",
+        *(word for word in TINY if word.startswith(("learner", "game"))),
+        *("~study.attacks", f"+study.attacks={common}"),
+        *("~study.defenses", f"+study.defenses={{none: {defense}}}"),
+        "study.executor={_target_: arena.executors.executor.Serial}",
+        "~study.executor.workers",
+        *("--config-dir", home),
+    )
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"sys.exit\(0\) was called in", said.out)
+    assert "RuntimeError in" in said.out and "a bug of mine" in said.out
+
+
+# Refused commands leave nothing.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "attacker.actions.eps=-1,-2"],
+        ["-m", "attacker/knowledge=labels,scores"],
+        ["-m", "attacker.actions.epss=1,2"],
+        ["-m", "attacker/strategy=pgd,pdg"],
+        ["hydra.run.dir=a/b/c", "attacker.actions.eps=-1"],
+        ["hydra.run.dir=a/b/c", "data=mnist", "data.path=/nowhere"],
+    ],
+    ids=" ".join,
+)
+def test_a_refused_command_leaves_no_folder(shell, tmp_path, arguments):
+    assert shell(*arguments).code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_command_leaves_what_was_there(shell, tmp_path):
+    (tmp_path / "empty" / "inside").mkdir(parents=True)
+    (tmp_path / "mine.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for run in ("empty", "empty/inside", "empty/new/er"):
+        assert shell(f"hydra.run.dir={run}", "attacker.actions.eps=-1").code == 2
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_traceback_can_be_asked_for(shell, monkeypatch):
@@ -412,10 +546,13 @@ def test_no_examples_and_labels_outside_the_classes(shell, tmp_path):
 # A user's own classes.
 
 MINE = '''
+import sys
+import time
+from pathlib import Path
 from dataclasses import dataclass, replace
 from typing import Annotated
 import torch
-from arena import Classifier, Labelled, Strategy
+from arena import Classifier, Labelled, Strategy, WhiteBox
 from arena.data.source import Source
 from arena.data.digits import Digits
 from arena.defenses.fixed import Fixed
@@ -473,6 +610,26 @@ class Bare(Strategy):
 class Late(Strategy):
     """A class that the module no longer has once it is imported."""
 del Late
+
+class Exits(Strategy):
+    """A strategy that would end the process, and say that all is well."""
+    def respond(self, turn):
+        sys.exit(0)
+
+class Oddity(BaseException):
+    pass
+
+class Odd(Strategy):
+    """A strategy that raises what is no Exception."""
+    def respond(self, turn):
+        raise Oddity("odd, and no Exception")
+
+class Sleeps(Strategy):
+    """A defender that takes its time."""
+    exposes = WhiteBox
+    def respond(self, turn):
+        Path("asleep").touch()
+        time.sleep(600)
 
 class Loose:
     """No dataclass, and no strategy."""

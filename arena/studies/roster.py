@@ -1,12 +1,15 @@
 """Attackers and defenders by name, and the matches between them."""
 
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from arena.arena import Unplayable
+from arena.classification import Refuted
 from arena.core import ActionSpace, Cost, IllegalMove, MoveOrder, Strategy
 from arena.costs import Negation
+from arena.executors.executor import Exited
 from arena.fields import Declared
 from arena.knowledge import Knowledge
 from arena.studies.study import Played, Setup, play
@@ -90,11 +93,24 @@ def match(setup: Setup, cell: Cell, defense: Defense, attack: Attack, seed: int)
 
 
 def played(setup: Setup) -> Played | str:
-    """Plays one match, or says why it could not be played to its end."""
+    """Plays one match, or says why it could not be played to its end.
+
+    Whatever a player raises ends its match alone, `sys.exit()` included.
+
+    Raises:
+        Refuted: If a mistake was found where a certificate says that there is none.
+    """
     try:
         return play(setup, 1, lambda line: None)
+    except Refuted:
+        raise
     except (ValueError, OSError, NotImplementedError, IllegalMove) as error:
         return f"{error}"
+    except SystemExit as end:
+        return f"{Exited.of(end)}"
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} in {place.filename}, line {place.lineno}: {error}"
 
 
 def folder_of(name: str) -> str:
