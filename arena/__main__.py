@@ -10,18 +10,19 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from arena.executors.executor import Exited
 from arena.fields import Count, problem
-from arena.schema import ConfigError, build, check, check_knowledge, near, node
+from arena.schema import ConfigError, build, check, check_knowledge, derives, near, node
 from arena.studies.leftovers import discard, forget
 
 _TRACEBACK = "ARENA_TRACEBACK"
 _SWEEP = "ARENA_SWEEP"  # in the environment, so that a launcher's worker processes agree
 _USERS_MISTAKE = 2
+_LINF = "arena.actions.lp.Linf"
 _INTERRUPTED = 130  # as shells say of a process that SIGINT ended
 PLAYERS = ("attacker", "defender")
 CONF = next(
@@ -231,6 +232,8 @@ def _task(config: Any) -> None:
     folder = Path(now.runtime.output_dir)
     try:
         checked = _checked(config, now.runtime.choices)
+        for question in _wide_balls(checked):
+            print(f"arena: {question}", file=sys.stderr)
         _run(checked, folder, now)
     except KeyboardInterrupt:
         raise
@@ -248,6 +251,23 @@ def _task(config: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.txt").write_text(explain(error) + "\n", encoding="utf-8")
         print(f"{folder.name} failed: {explain(error)}", file=sys.stderr)
+
+
+def _wide_balls(value: Any, path: str = "") -> Iterator[str]:
+    """A question about each L-inf ball in a checked configuration that reaches the whole box."""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _wide_balls(item, f"{path}[{i}]")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _wide_balls(item, f"{path}.{key}" if path else str(key))
+        if derives(str(value.get("_target_")), _LINF):
+            eps, (low, high) = value["eps"], value.get("box", (0.0, 1.0))
+            if eps >= high - low:
+                meant = f"; was {eps:g}/255 meant?" if eps < 255 * (high - low) else ""
+                yield (
+                    f"{path}.eps={eps:g} reaches every input of the box [{low:g}, {high:g}]{meant}"
+                )
 
 
 def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:

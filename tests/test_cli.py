@@ -315,6 +315,20 @@ def test_a_player_that_exits_ends_its_match_of_a_study_alone(shell, mine, tmp_pa
     assert "RuntimeError in" in said.out and "a bug of mine" in said.out
 
 
+@pytest.mark.parametrize("eps", ["8", "1", "1.0"])
+def test_a_radius_as_wide_as_the_box_is_asked_about(shell, eps):
+    said = shell(*TINY, f"attacker.actions.eps={eps}")
+    asked = (
+        f"eps={float(eps):g} reaches every input of the box [0, 1]; was {float(eps):g}/255 meant?"
+    )
+    assert (said.code, said.err) == (0, f"arena: attacker.actions.{asked}\n")
+
+
+def test_a_radius_below_the_width_of_the_box_is_not_asked_about(shell):
+    said = shell(*TINY, "attacker.actions.eps=0.99")
+    assert (said.code, said.err) == (0, "")
+
+
 # Refused commands leave nothing.
 
 
