@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+import sysconfig
 import types
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ UNKNOWN = "unknown"
 """Stands for the hash of a module without a file, such as a notebook."""
 
 _ARENA = __name__.partition(".")[0]
+_PYTHONS = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 _INSTALLED = {"site-packages", "dist-packages"}
 _CODE = (".py", ".so", ".pyd")
 _MAIN = ("__main__", "__mp_main__")  # a script is called by the second name in a worker process
@@ -143,7 +145,7 @@ def _located(name: str) -> _File | Mapping[str, str]:
     top = name.partition(".")[0]
     if name in _MAIN:
         return _script(name)
-    if top in sys.stdlib_module_names or name in ("", _ARENA):
+    if name in ("", _ARENA) or _is_pythons(top):
         return {}
     if top != _ARENA and _installed(_spec(top)):
         return _version(top)
@@ -158,6 +160,16 @@ def _located(name: str) -> _File | Mapping[str, str]:
     folders = name.count(".") + 1 + is_package
     package = name if is_package else name.rpartition(".")[0]
     return _File("/".join(path.parts[-folders:]), path, package)
+
+
+def _is_pythons(top: str) -> bool:
+    """Whether a module belongs to Python, and is not a user's that took its name."""
+    if top not in sys.stdlib_module_names:
+        return False
+    spec = _spec(top)
+    if spec is None or spec.origin is None or not spec.has_location:
+        return True
+    return any(map(Path(spec.origin).resolve().is_relative_to, _PYTHONS))
 
 
 def _installed(spec: ModuleSpec | None) -> bool:

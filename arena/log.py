@@ -66,12 +66,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     log = folder / LOG
     if not log.is_file():
         raise damaged(path, f"there is no {LOG} beside it", _ANEW)
-    lines, outcomes, state = [], [], saved["state"]
+    lines, outcomes, grown = [], [], saved["state"][_GROWS]
     for record in map(unpacked, opened_records(log, saved["length"], _ANEW)):
         lines.append(record["line"])
         outcomes.append(record["outcomes"])
         for name, added in record["added"].items():
-            state[_GROWS][name] += added
+            grown[name] += added
     return {**saved, "lines": lines, "outcomes": outcomes}
 
 
@@ -156,6 +156,10 @@ class RunLog:
     def write(self, record: Record, state: dict[str, Any]) -> None:
         """Makes a round permanent.
 
+        Args:
+            record: The round's.
+            state: The arena's `state_dict` after it. Its `revealed` only grows from round to round.
+
         Raises:
             OSError: If the disk is full, say; earlier rounds stay.
         """
@@ -166,24 +170,27 @@ class RunLog:
         self._events.round(record)
         line, outcomes = record.line(), record.outcomes()
         content = {"line": line, "outcomes": outcomes, "added": self._added(state)}
-        packed_round = sealed_record(packed(content))
-        append(self.folder / LOG, self._length, packed_round)
-        begun: dict[str, list[Any]] = {name: [] for name in state[_GROWS]}
-        saved = {
-            "identity": self.identity,
-            "sources": self.sources,
-            "exhibit": record.exhibit,
-            "state": {**state, _GROWS: begun},
-            "length": self._length + len(packed_round),
-        }
-        atomically(self.folder / CHECKPOINT, sealed(packed(saved)))
-        self._length += len(packed_round)
+        self._commit(sealed_record(packed(content)), record.exhibit, state)
         self.lines.append(line)
         self._outcomes.append(outcomes)
         self.exhibit, self.state = record.exhibit, state
         readable = sealed_line(plain(line))
         append(self.folder / "rounds.jsonl", self._readable, readable)
         self._readable += len(readable)
+
+    def _commit(self, entry: bytes, exhibit: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Writes a record to the log, and the checkpoint that takes it up."""
+        append(self.folder / LOG, self._length, entry)
+        length = self._length + len(entry)
+        checkpoint = {
+            "identity": self.identity,
+            "sources": self.sources,
+            "exhibit": exhibit,
+            "state": {**state, _GROWS: {name: [] for name in state[_GROWS]}},
+            "length": length,
+        }
+        atomically(self.folder / CHECKPOINT, sealed(packed(checkpoint)))
+        self._length = length
 
     def _added(self, state: Mapping[str, Any]) -> dict[str, list[Any]]:
         """What the last round added to the part of the state that grows."""

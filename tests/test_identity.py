@@ -240,6 +240,12 @@ def test_code_without_a_file_is_never_the_same_twice(tmp_path):
     assert both[0] != both[-1] and "__main__" in both
 
 
+def test_a_users_module_may_have_the_name_of_one_of_pythons(tmp_path):
+    (tmp_path / "statistics.py").write_text("MINE = 1\n")
+    (tmp_path / "a.py").write_text("import json, statistics\n" + SCRIPT.format(number=1))
+    assert run("a.py", cwd=tmp_path)[1:] == ["a.py", "arena/identity.py", "statistics.py"]
+
+
 def test_a_file_that_is_no_python_counts_by_its_bytes(mine):
     folder, strategy = mine
     (folder / "mine_elsewhere.py").write_text("def broken(:\n")
