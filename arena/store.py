@@ -13,7 +13,8 @@ from torch import Tensor
 
 from arena.checksums import opened, opened_tensors, sealed, sealed_tensors
 from arena.files import atomically, held, packed, unpacked
-from arena.identity import UNKNOWN, digest, sources
+from arena.identity import digest, sources
+from arena.modules import UNKNOWN
 
 _EVERY = 30.0  # seconds between two writes of a training's progress
 _AGAIN = "remove it to train again"

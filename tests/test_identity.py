@@ -13,11 +13,12 @@ import torch
 from small import LINEAR
 
 import arena
-from arena import identity
+from arena import modules
 from arena.attacks.pgd import PGD
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
-from arena.identity import UNKNOWN, code, sources
+from arena.identity import code, sources
+from arena.modules import UNKNOWN
 
 MINE = {
     "mine/__init__.py": "",
@@ -243,7 +244,12 @@ def test_code_without_a_file_is_never_the_same_twice(tmp_path):
 def test_a_users_module_may_have_the_name_of_one_of_pythons(tmp_path):
     (tmp_path / "statistics.py").write_text("MINE = 1\n")
     (tmp_path / "a.py").write_text("import json, statistics\n" + SCRIPT.format(number=1))
-    assert run("a.py", cwd=tmp_path)[1:] == ["a.py", "arena/identity.py", "statistics.py"]
+    assert run("a.py", cwd=tmp_path)[1:] == [
+        "a.py",
+        "arena/identity.py",
+        "arena/modules.py",
+        "statistics.py",
+    ]
 
 
 def test_a_file_that_is_no_python_counts_by_its_bytes(mine):
@@ -260,7 +266,7 @@ def test_every_module_of_arena_is_found_and_read():
         parts = path.relative_to(root.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         if name != "arena":
-            file = identity._located(name)
+            file = modules.located(name)
             assert file.path == path and file.label == str(path.relative_to(root.parent))
 
 
@@ -281,10 +287,10 @@ def test_imports_inside_functions_count_but_not_pythons_own_library():
     assert not any("json" in name for name in found)
 
 
-@pytest.mark.parametrize("name", ["core.py", "identity.py", "data/tabular.py"])
+@pytest.mark.parametrize("name", ["core.py", "modules.py", "data/tabular.py"])
 def test_trees_have_one_text_if_and_only_if_they_are_equal(name):
     tree = ast.parse((Path(arena.__file__).parent / name).read_text())
-    found = {(ast.dump(node), identity._shape(node)) for node in ast.walk(tree)}
+    found = {(ast.dump(node), modules._shape(node)) for node in ast.walk(tree)}
     assert len({dump for dump, _ in found}) == len(found) == len({text for _, text in found})
 
 
@@ -292,4 +298,4 @@ def test_the_text_of_a_tree_has_nothing_that_a_version_of_python_may_lack():
     function = ast.parse("def f(): ...").body[0]
     function.type_params = []  # from Python 3.12 on
     function._fields = (*function._fields, "a_field_of_the_future", "type_params")
-    assert identity._shape(function) == identity._shape(ast.parse("def f(): ...").body[0])
+    assert modules._shape(function) == modules._shape(ast.parse("def f(): ...").body[0])

@@ -8,8 +8,9 @@ ROOT = Path(__file__).parent.parent / "arena"
 
 # Each room may import those before it (and itself, where marked in SAME).
 ORDER = [
-    {"fields", "chance", "checksums", "files", "identity", "seal"},
-    {"declaration", "store", "executors"},
+    {"fields", "chance", "checksums", "files", "modules", "seal"},
+    {"declaration", "identity", "executors"},
+    {"store"},
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},
     {"classification"},

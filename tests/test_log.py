@@ -27,9 +27,9 @@ from arena.defenses.retrain import Retrain
 from arena.events import Events
 from arena.files import atomically, held
 from arena.games.evasion import Evasion
-from arena.identity import UNKNOWN
 from arena.learners.networks import MLP
 from arena.log import CHECKPOINT, LOG, RunLog, claim, read_checkpoint, read_rounds
+from arena.modules import UNKNOWN
 
 CONFIG = {"a": 1, "study": {"_target_": "S", "rounds": 3}}
 

@@ -22,8 +22,8 @@ from arena.classification import Learner
 from arena.core import Labelled
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
-from arena.identity import UNKNOWN
 from arena.learners.networks import MLP
+from arena.modules import UNKNOWN
 from arena.store import Place, Store
 from arena.training.trainer import Diverged
 
