@@ -42,7 +42,7 @@ def _worker_processes_are_forked():
     """From one process that has imported the above, where arena asks for new ones ("spawn").
 
     A new process imports for 4 seconds before its work, which may take a hundredth of that.
-    `test_executors` has new ones.
+    `test_every_item_has_its_result` has new ones.
     """
     new = multiprocessing.get_context
 

@@ -759,10 +759,10 @@ def test_what_is_known_of_a_mixture_is_what_its_members_share():
 def test_averaging_finds_more_against_a_mixture_than_single_draws():
     """What one draw says, the other member undoes: PGD stops at the first draw it fools."""
     mixture = Mixture((PLAIN, PLAIN, PLAIN), (0.4, 0.3, 0.3))
-    data = digits(200)
+    data = digits(100)
     model = made(mixture, data)
     costs = []
-    for attack in (PGD(10, 0.2), EOT(PGD(10, 0.2), draws=12)):
+    for attack in (PGD(10, 0.2), EOT(PGD(10, 0.2), draws=6)):
         turn = turn_on(seen(model, data), attack, data, Linf(0.08))
         moved = attack.respond(turn)
         # The expected error over the mixture's coins, exactly.
@@ -770,7 +770,7 @@ def test_averaging_finds_more_against_a_mixture_than_single_draws():
             [member(moved).argmax(1) != data.y for member in model.module.members]
         ).double()
         costs.append(float((wrong * torch.tensor([[0.4], [0.3], [0.3]])).sum(0).mean()))
-    assert costs[1] >= costs[0]
+    assert costs[1] > costs[0] + 0.02
 
 
 def test_weights_are_a_distribution_over_the_members():

@@ -27,9 +27,9 @@ RAY = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _new_processes(monkeypatch):
-    """Workers are new processes here, as a user's are, and not forked as in other tests."""
+@pytest.fixture
+def new_processes(monkeypatch):
+    """Workers are new processes, as a user's are, and not forked as in other tests."""
     monkeypatch.setattr(multiprocessing, "get_context", {"spawn": SPAWN}.get)
 
 
@@ -69,7 +69,7 @@ class Scaled:
         return item * self.by, torch.get_num_threads()
 
 
-def test_every_item_has_its_result(executor):
+def test_every_item_has_its_result(executor, new_processes):
     items = [3, 1, 4, 1, 5]
     found = dict(executor.results(Scaled(torch.tensor(2)), items))
     assert sorted(found) == [0, 1, 2, 3, 4]
