@@ -45,8 +45,8 @@ class WorstDeletion(Strategy):
         wrong = one_hot(y, turn.data.classes) == 0
         if bool((wins.any(1) & (wins != wrong).any(1)).any()):
             raise ValueError(
-                "WorstDeletion takes all mistakes to be equal, but the attacker's cost does not; use "
-                "cost=negation of the error rate"
+                "WorstDeletion takes all mistakes to be equal, but the attacker's cost does not; "
+                "use cost=negation of the error rate"
             )
         weights = linear(turn.see("defender", WhiteBox), turn)
         space = serving(turn.player, "WorstDeletion", self.spaces)

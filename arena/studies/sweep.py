@@ -9,9 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf.errors import OmegaConfBaseException
 
-from arena.studies.leftovers import expect
-
 from arena.checksums import opened_yaml
+from arena.studies.leftovers import expect
 
 
 class SweepReport(Callback):
