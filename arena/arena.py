@@ -23,12 +23,12 @@ class Unplayable(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """What a round came to. Payoffs are minus mean costs; `seconds` is what each move took."""
+    """The result of a round. Payoffs are minus mean costs; `seconds` is the time of each move."""
 
     round: int
     order: str
     saw: dict[str, dict[str, int]]
-    """For each player and opponent it looked at: the round of the move it saw (-1: opening)."""
+    """By player and the opponent it looked at, the round of the move it saw (-1: the opening)."""
     payoffs: dict[str, float]
     standard_errors: dict[str, float]
     zero_sum: bool
@@ -40,10 +40,11 @@ class Record:
     """The cost of every unit, float64 [n]."""
     exhibit: dict[str, Tensor] = field(default_factory=dict, repr=False)
     certified: Tensor | None = field(default=None, repr=False)
-    """Whether [n] it is proved that no legal move makes the defender err; None: nothing is."""
+    """Which units are certified, bool [n]: no legal move makes the defender err. None if none can
+    be."""
 
     def outcomes(self) -> dict[str, Tensor]:
-        """What is known of each unit: every player's cost of it, and whether it is `certified`."""
+        """By name, a tensor [n] over the units: every player's costs, and which are `certified`."""
         return self.costs | ({} if self.certified is None else {"certified": self.certified})
 
     def line(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ class Arena:
         past.ledgers = {}
 
     def _open(self) -> None:
-        """Sets the moves that stand before the first round, as far as somebody looks at them."""
+        """Sets the moves that stand before the first round, if anybody looks at them."""
         for name in self.players:
             move = self.board.opening(name)
             if move is not None:
@@ -287,9 +288,9 @@ class Arena:
             )
 
     def _closes(self, name: str, stage: int) -> bool:
-        """Whether every other player's last move of the round is made before `stage`, for good.
+        """Whether all other players have made their last move of the round before `stage`.
 
-        A random classifier answers by other coins when it is scored.
+        Against a random classifier never: it is scored with other coins than it answers with.
         """
         last = {other: i for i, movers in enumerate(self.order.stages) for other in movers}
         return all(
@@ -299,7 +300,7 @@ class Arena:
         )
 
     def _found(self, name: str, turn: Turn) -> Move:
-        """What the strategy kept, and elsewhere its move of this round, else the opening."""
+        """The inputs that the strategy kept; elsewhere its move of this round, or the opening."""
         made = self._past.made.get(name)
         move: Any = turn.last if made == turn.round else self.board.opening(name)
         for rows, x in turn.kept:
@@ -385,7 +386,7 @@ class Arena:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where another arena with the same arguments was."""
+        """Continues from the state of another arena that was made with the same arguments."""
         board = self.board
         self.rounds_played = state["rounds_played"]
         self._past = Past(

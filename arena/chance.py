@@ -71,7 +71,7 @@ def keys_of(seed: int, examples: Tensor) -> Tensor:
 def of(x: Tensor) -> Tensor:
     """A key for each input of `x` [B, ...], int64 [B], from its bits as float32.
 
-    Equal inputs have equal keys, whatever stands beside them; so have 0 and -0.
+    Equal inputs have equal keys, whatever else is in the batch; so have 0 and -0.
     """
     bits = (x.flatten(1).float() + 0.0).view(torch.int32).long()
     place = torch.arange(1, bits.shape[1] + 1, device=x.device) * _GOLDEN

@@ -1,4 +1,4 @@
-"""What games about classifiers share: answers, committed classifiers, and what came of an attack.
+"""What games about classifiers share: answers, committed classifiers and outcomes of attacks.
 
 Shapes: B examples, K classes; inputs [B, ...] float32; labels [B] int64.
 """
@@ -17,7 +17,7 @@ from arena.knowledge import INVALID, REFUSED, View, WhiteBox
 
 
 class Refuted(Exception):
-    """A mistake was found where a certificate says that there is none: one of the two is wrong."""
+    """A mistake was found where a certificate excludes any: one of the two is wrong."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Answers:
 class Classifier(ABC):
     """A defender's move: a frozen, committed map from inputs to answers.
 
-    `widest` is the most that any view of it can show: `WhiteBox` where `logits` is differentiable,
-    `ScoreView` where there are only scores, `LabelView` where there are only labels.
+    `widest` is the view that shows the most of it: `WhiteBox` if `logits` is differentiable,
+    `ScoreView` if it only gives scores, `LabelView` if it only gives labels.
     """
 
     widest: type[View] = WhiteBox
@@ -59,13 +59,13 @@ class Classifier(ABC):
         return Answers(decide(logits, self.classes), self.published(logits))
 
     def published(self, logits: Tensor) -> Tensor:
-        """The scores [B, K or K + 1], log-probabilities, that it lets out with such logits."""
+        """The scores [B, K or K + 1], log-probabilities, that it publishes for these logits."""
         return logits.log_softmax(dim=1)
 
     def certified(self, given: Labelled, actions: "ActionSpace") -> Tensor | None:
-        """Whether [B] it is proved that every legal output for an input is answered `given.y`.
+        """Which inputs are certified, bool [B]: every legal output for them is answered `given.y`.
 
-        None: this classifier proves nothing.
+        None if this classifier proves nothing.
 
         Raises:
             ValueError: If it proves something, but nothing about such `actions`.
@@ -73,7 +73,7 @@ class Classifier(ABC):
         return None
 
     def rounded(self, dtype: torch.dtype) -> "Classifier":
-        """The same classifier in a coarser arithmetic, for search; itself where there is none."""
+        """The same classifier in a coarser arithmetic, for search; itself if it has none."""
         return self
 
     @property
@@ -86,18 +86,18 @@ class Classifier(ABC):
         raise PermissionError(f"{type(self).__name__} has no module to look into")
 
     def to(self, device: torch.device) -> "Classifier":
-        """The same classifier, where the game's inputs are."""
+        """The same classifier on the device of the game's inputs."""
         return self
 
     def state(self) -> dict[str, Tensor]:
-        """What identifies this classifier among those that its strategy can make."""
+        """The tensors that tell this classifier from others that its strategy can make."""
         return {}
 
 
 def decide(logits: Tensor, classes: int) -> Tensor:
     """Labels [B] of logits [B, K or K + 1]: the argmax, `REFUSED` for column K.
 
-    `INVALID` if any entry is NaN or plus infinity; minus infinity is a score like another, log 0.
+    `INVALID` if any entry is NaN or plus infinity. Minus infinity is an ordinary score, log 0.
     """
     label = logits.argmax(dim=1)
     label = torch.where(label == classes, REFUSED, label)
@@ -119,7 +119,7 @@ class Perturbations(ActionSpace):
         """The legal output nearest to `output` in L2. Idempotent; legal outputs stay."""
 
     def projection(self, given: Tensor) -> Callable[[Tensor], Tensor]:
-        """`project` around the same inputs, for who needs it often: their share is done once."""
+        """`project` around the same inputs, for repeated use: what is constant is computed once."""
         return partial(self.project, given)
 
     @abstractmethod
@@ -135,9 +135,9 @@ class Perturbations(ActionSpace):
 
     @abstractmethod
     def shortened(self, displacement: Tensor, size: Tensor) -> Tensor:
-        """The displacement nearest in L2 of at most `size` [B], a radius an example.
+        """The displacement nearest in L2 of at most `size` [B], one radius per example.
 
-        Eps and the box play no part: for a search that has yet to find how far it must go.
+        Eps and the box play no part: a search may not know yet how far it must go.
         """
 
     @abstractmethod
@@ -147,7 +147,7 @@ class Perturbations(ActionSpace):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round came to on the scored examples, all [B]: what costs are computed from."""
+    """How a round ended on the scored examples; costs are computed from it. All fields are [B]."""
 
     y: Tensor
     clean: Answers

@@ -21,7 +21,7 @@ from arena.knowledge import Knowledge, View
 from arena.store import Store
 
 Move = Any
-"""What a strategy returns; the game says what its players may play."""
+"""A strategy's return value; the game defines which values are legal."""
 
 V = TypeVar("V", bound=View)
 
@@ -55,7 +55,7 @@ class Labelled:
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def validated(self, name: str) -> "Labelled":
-        """Returns itself if sound; called once where data enter.
+        """Returns the data if they are sound; called once, where data enter.
 
         Raises:
             ValueError: On no examples, unequal lengths, NaN, inputs outside the box or labels
@@ -93,7 +93,8 @@ class ActionSpace(Declared, ABC):
     def truth(self, given: Labelled, output: Any) -> Tensor:
         """The true labels [B] of legal outputs: by default those of the given inputs.
 
-        Norm balls propagate labels to nearby points [F14]; a space where that is wrong says so.
+        Norm balls propagate labels to nearby points [F14]; a space for which that is wrong
+        overrides this.
         """
         return given.y
 
@@ -102,16 +103,16 @@ class ActionSpace(Declared, ABC):
         """Whether each output is legal, bool [B]. Never calls `project`."""
 
     def permits(self, given: Labelled, output: Any) -> Tensor:
-        """Whether each output is legal, bool [B], where the true class has a say.
+        """Whether each output is legal, bool [B], if that depends on the true class.
 
-        By default `contains`; a space in which some classes may not be touched says so.
+        By default `contains`; a space in which some classes may not be changed overrides this.
         """
         return self.contains(given.x, output)
 
     def price(self, given: Labelled, output: Any) -> Tensor:
-        """What each legal output costs to make, float32 [B], in the space's own units.
+        """The price of making each legal output, float32 [B], in the space's own units.
 
-        By default nothing; `costs.MovePrice` makes a player pay it.
+        By default 0; `costs.MovePrice` makes a player pay it.
         """
         return torch.zeros(len(given), device=given.x.device)
 
@@ -120,21 +121,21 @@ class ActionSpace(Declared, ABC):
         """A random legal output for each given one; `key` [B] as in `chance`."""
 
     def explain(self, given: Any, output: Any) -> str:
-        """By how much a single output (B = 1) is illegal, for the error message."""
+        """Why a single output (B = 1) is illegal, and by how much, for the error message."""
         return f"not in {self}"
 
 
 class Cost(Declared, ABC):
-    """What a player wants small. Its payoff is minus the mean; the two players' are independent."""
+    """What a player wants to be small; its payoff is minus the mean. Each player has its own."""
 
     @abstractmethod
     def __call__(self, outcome: Any) -> Tensor:
-        """The cost of each example, [B]: what is scored. In evasion, of an `Outcome`."""
+        """The cost of each unit, [B]: what is scored. In evasion, `outcome` is an `Outcome`."""
 
     def answered(self, labels: Tensor, y: Tensor) -> Tensor:
         """The cost [B] of answers `labels` [B] to attacked inputs of true class `y` [B].
 
-        Queries aside: what an attacker who sees a label can tell.
+        Without the price of queries: it is what an attacker who sees a label can compute.
 
         Raises:
             NotImplementedError: If the cost does not follow from answers.
@@ -142,10 +143,10 @@ class Cost(Declared, ABC):
         raise NotImplementedError
 
     def surrogate(self, logits: Tensor, y: Tensor, classes: int | None = None) -> Tensor:
-        """A differentiable stand-in [B] that falls as the cost does: for search, never scored.
+        """A differentiable surrogate [B] that falls as the cost does: for search, never scored.
 
         `logits` may be log-probabilities. With `classes` given, a column beyond them is the
-        refusal's; else every column is a class.
+        refusal's; otherwise every column is a class.
 
         Raises:
             NotImplementedError: If the cost cannot be searched.
@@ -163,9 +164,9 @@ class Cost(Declared, ABC):
 
 @dataclass(frozen=True)
 class Task:
-    """What a player may know of the task [F9].
+    """The facts about the task that a player may know [F9].
 
-    The input and output space, and the opponent's declared actions and cost.
+    They are the input and output space, and the opponent's declared actions and cost.
     """
 
     shape: tuple[int, ...]
@@ -176,23 +177,23 @@ class Task:
 
 
 class Strategy(Declared, ABC):
-    """How a player moves: a frozen set of hyperparameters, with no state between rounds."""
+    """How a player moves: a frozen set of hyperparameters that keeps no state between rounds."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """Modules that it imports and that no dependency of arena's installs: those of an extra."""
+    """Modules that it imports and that only an extra of arena installs."""
 
     @property
     def needs(self) -> Mapping[str, type[View]]:
-        """The views that `respond` will ask for, by opponent: checked before anything trains."""
+        """The views that `respond` asks for, by opponent; checked before anything trains."""
         return {}
 
     @property
     def exposes(self) -> type[View]:
-        """The most that a view of the moves it makes could show, whatever is granted."""
+        """The view that could show the most of its moves, whatever knowledge grants."""
         return View
 
     def facts(self) -> dict[str, Any]:
-        """What there is to know of it [F9]: its `algorithm` and `architecture`, if it has any."""
+        """The facts about it that others may know [F9]: its `algorithm` and `architecture`."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor], data: Labelled) -> Move:
@@ -213,7 +214,7 @@ class Strategy(Declared, ABC):
 
     @abstractmethod
     def respond(self, turn: "Turn") -> Move:
-        """The move: a function of the turn alone."""
+        """The move, which depends on the turn alone."""
 
 
 @dataclass(frozen=True)
@@ -246,24 +247,24 @@ class Player(Declared):
 
 @dataclass(frozen=True)
 class Turn:
-    """Everything a strategy has to go on when it moves.
+    """Everything that a strategy knows when it moves.
 
     Attributes:
         player: Its own declarations.
         round: From 0; -1 for an opening move, before the first round.
         data: What it was dealt: an attacker's inputs to perturb, a defender's training data.
-        aside: Data of an attacker's own to train on, from the same source as the defender's and
-            disjoint from it; None where there are none.
+        aside: The attacker's own training data, from the same source as the defender's and
+            disjoint from them; None if there are none.
         last: Its own previous move, None at first.
         seed: Seed of all its randomness: a one-way function of the match's secret, the round, the
             stage and the player.
         batch_size: The most examples that it should put through a model at once.
         look: The arena's answer to `see`.
-        closing: Whether what it sees of its opponents is what this round will be scored with: they
-            have moved, and do not move again.
-        which: For part of a turn (`on`), the numbers of its examples in the whole.
-        store: Where models are kept that were trained before; None: nowhere.
-        kept: What `keep` was given.
+        closing: Whether this round will be scored with the opponents' moves that it sees: they have
+            moved and will not move again.
+        which: In part of a turn (`on`), the numbers of its examples in the whole turn.
+        store: Where trained models are kept; None if nowhere.
+        kept: The inputs that `keep` was given.
     """
 
     player: Player
@@ -300,7 +301,7 @@ class Turn:
     def on(self, rows: Tensor) -> "Turn":
         """The part of the turn that is about `rows`, for a strategy that serves some examples.
 
-        Keys, probes and what is kept stay those of the same examples.
+        Every example has the same key, pays for its own probes and keeps its own inputs.
         """
         return replace(
             self,
@@ -336,8 +337,8 @@ class Turn:
 class MoveOrder(Declared):
     """Who moves when: stages in turn, the players of a stage at once [F9, F15].
 
-    A stage sees the standing moves: this round's of earlier stages, the last round's of its own
-    and later ones.
+    A stage sees the standing moves: those of this round for earlier stages, those of the previous
+    round for its own and later stages.
 
     Raises:
         ValueError: On no stages, an empty stage or a player twice in a stage.

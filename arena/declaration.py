@@ -19,7 +19,7 @@ _GRANTED_BY = {
 
 @dataclass(frozen=True)
 class Knowledge(Declared):
-    """What a player knows of its opponents, a field a line of Figure 9.
+    """What a player knows of its opponents, one field per line of Figure 9.
 
     Attributes:
         task: Input space, output space, the opponent's action space and cost.

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: payoffs by round, inputs beside their answers, HParams."""
+"""A run in TensorBoard: payoffs by round, inputs with their answers, HParams."""
 
 import io
 import os

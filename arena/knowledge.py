@@ -1,8 +1,8 @@
 """What a player knows of another, and the views that enforce it [F9 of the keynote].
 
-`Knowledge` is a declaration, a field a line of Figure 9. A `View` is what a strategy is handed: an
-object that lacks what may not be seen. There is no flag to check and no rule to remember: a method
-that may not be called does not exist on the view.
+`Knowledge` is a declaration with one field per line of Figure 9. A strategy is handed a `View`: an
+object that lacks what may not be seen. There is no flag to check and no rule to remember, because a
+method that may not be called does not exist on the view.
 
     View > LabelView > ScoreView > WhiteBox      what an attacker may see of a defender
     View > SampleView                            what a defender may see of an attacker
@@ -190,7 +190,7 @@ class Meter:
 
     @contextmanager
     def charged(self) -> Iterator[None]:
-        """Within, passes are charged by whoever makes them."""
+        """Passes made within are charged by their caller."""
         before, self._charged = self._charged, True
         try:
             yield
@@ -211,7 +211,7 @@ class Meter:
 
 
 class Answering(Protocol):
-    """What a view needs of a committed classifier."""
+    """The part of a committed classifier that views use."""
 
     @property
     def classes(self) -> int:
@@ -224,14 +224,14 @@ class Answering(Protocol):
         """Logits [B, K] or [B, K + 1]."""
 
     def published(self, logits: Tensor) -> Tensor:
-        """The scores that it lets out with such logits."""
+        """The scores that it publishes for these logits."""
 
     @property
     def module(self) -> nn.Module:
         """The module behind it."""
 
     def rounded(self, dtype: torch.dtype) -> "Answering":
-        """The same classifier in a coarser arithmetic; itself where that cannot be had."""
+        """The same classifier in a coarser arithmetic; itself if it has none."""
 
 
 @runtime_checkable
@@ -271,7 +271,7 @@ class View:
         return self._facts[name]
 
     def on(self, rows: Tensor) -> Self:
-        """The same view for whoever numbers `rows` of the turn's examples from 0."""
+        """The same view for a caller that numbers `rows` of the turn's examples from 0."""
         return self
 
     @property
@@ -298,10 +298,10 @@ class View:
 class LabelView(View):
     """A classifier that answers with a label only (a decision-based black box).
 
-    Every probe names the example that it serves (`rows`, indices into the turn's data), and that
-    example pays. Answers carry no graph. A `Random` classifier answers every probe with fresh
-    coins: a function of the example and of how many passes it has paid for, and so the same
-    however the examples are batched.
+    Every probe names, for each input, the example that it serves (`rows`, indices into the turn's
+    data), and that example pays. Answers carry no graph. A `Random` classifier answers every probe
+    with fresh coins, which depend on the example and the number of passes that it has paid for; so
+    they are the same however the examples are batched.
     """
 
     def __init__(
@@ -399,9 +399,9 @@ class WhiteBox(ScoreView):
         self._ledger.differentiated(rows)
 
     def rounded(self, dtype: torch.dtype) -> Self:
-        """The model in a coarser arithmetic, such as bfloat16: faster, and not what is scored.
+        """The model in a coarser arithmetic, such as bfloat16: faster, but not what is scored.
 
-        The same view where the model cannot be rounded. Its passes are counted like others.
+        The same view if the model cannot be rounded. Its passes are counted like others.
         """
         coarse = copy.copy(self)
         coarse._answering = self._answering.rounded(dtype)
@@ -417,7 +417,7 @@ class WhiteBox(ScoreView):
         return self._meter.watch(self._answering.module)
 
     def over(self, answering: Answering) -> Self:
-        """The same view, charging the same ledger, of another classifier: an attacker's own."""
+        """A view of another classifier, such as the attacker's own; it charges the same ledger."""
         view = copy.copy(self)
         view._answering = answering
         return view

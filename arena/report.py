@@ -147,7 +147,7 @@ def _shown(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def rounds_table(lines: Sequence[dict[str, Any]]) -> Table:
-    """A match, a line a round."""
+    """A match, with a line per round."""
     shown = _shown(lines)
     players = list(lines[0]["payoffs"])
     columns = ["round", "attacker saw", *(f"{name}'s payoff ± s.e." for name in players)]

@@ -132,7 +132,7 @@ def test_what_lacks_most_is_left_out_and_named():
     cost[0, 1] = np.nan
     why = dict.fromkeys((("m2", "a0"), ("m2", "a1"), ("m2", "a2"), ("m0", "a1")), "killed")
     (table, *_) = analysis([CYCLIC, game(cost, missing=why)]).tables
-    assert "left out, for cells are missing: m2, a1" in table.note
+    assert "left out because cells are missing: m2, a1" in table.note
     # What is left: m0 breaks under a0, m1 under nothing.
     assert {row[1]: row[2] for row in table.rows}["V_DF"] == "0.000 ± 0.000"
     nothing = game(np.full((1, 1, 2), np.nan), missing={("m0", "a0"): "killed"})

@@ -135,7 +135,7 @@ def test_tables_and_figures_are_there(ran):
         "Where best responses end",
         "Where players make mistakes",
     ]
-    assert "left out, for cells are missing: too fast" in tables[3]["note"]
+    assert "left out because cells are missing: too fast" in tables[3]["note"]
     assert tables[1]["columns"] == ["played on", "plain", "too fast"]
     assert [row[0] for row in tables[1]["rows"]] == ["plain", "longer", "too fast"]
     assert tables[1]["rows"][0][2] == "missing" and "±" in tables[1]["rows"][0][1]

@@ -1,4 +1,4 @@
-"""Every stored attack on every stored model: the cells that are missing, and the game of all."""
+"""Lets every attack meet every model: plays the missing cells and returns the whole game."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from arena.empirical.moves import Failed, KeptMove
 from arena.executors.executor import Executor
 from arena.games.game import Board, Entry, Facts
 
-_AT_ONCE = 128  # cells an item of work: what is lost with a killed process
+_AT_ONCE = 128  # cells per item of work: as many are lost with a killed process
 _FAILURES = (ValueError, OSError, NotImplementedError, IllegalMove)
 
 
@@ -88,7 +88,7 @@ def cross_play(
 
 @dataclass(frozen=True)
 class _Met:
-    """What came of a model's meetings.
+    """The results of a model's meetings with attacks.
 
     Attributes:
         facts: What is known of the model alone, [3, E]: the most that the defender can lose
@@ -109,7 +109,7 @@ _SILENT = -9.0
 
 @dataclass
 class _Meet:
-    """Lets a model meet attacks, by their names in one of several cross-plays."""
+    """Scores a model against attacks, given by their names in one of several cross-plays."""
 
     boards: tuple[Board, ...]
     models: Mapping[tuple[int, str], KeptMove | Failed]
@@ -154,7 +154,7 @@ def _facts(board: Board, facts: Facts) -> Costs:
 
 
 class _Table:
-    """The cells of one cross-play: those that were kept, and those that are new."""
+    """The cells of one cross-play, both kept and new."""
 
     def __init__(self, play: CrossPlay, cells: Cells) -> None:
         self._play, self._cells = play, cells
@@ -180,7 +180,7 @@ class _Table:
         return None if found is None else Found(np.array(known)[found.which], found.costs)
 
     def items(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """A model and attacks that it has to meet; no attack if it is to be asked alone."""
+        """Models with the attacks that they have yet to meet; none if only facts are missing."""
         kept = set() if self._found is None else {self._names[i] for i in self._found.which}
         for model in self._play.models:
             cells = [(model, a) for a in self._play.attacks if (model, a) not in self._missing]
@@ -190,7 +190,7 @@ class _Table:
                 yield model, tuple(new[start : start + _AT_ONCE])
 
     def add(self, model: str, met: _Met) -> None:
-        """Keeps what came of meetings."""
+        """Keeps the results of a model's meetings."""
         entries = {self._play.key(model, attack): costs for attack, costs in met.costs.items()}
         if met.facts is not None:
             self._facts[model] = met.facts
@@ -237,7 +237,7 @@ class _Table:
     def _most(self) -> Costs | None:
         """What the defender can lose of each example at most, [D, E]; None: nothing is certified.
 
-        A model that could not be made may lose what the others may.
+        A model that could not be made may lose as much as any other.
         """
         if not any((facts[1] > 0).any() for facts in self._facts.values()):
             return None

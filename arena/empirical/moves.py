@@ -1,4 +1,4 @@
-"""Moves that were made, as values: what meets in cross-play."""
+"""Moves as values that can be kept in files and meet in cross-play."""
 
 import hashlib
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ class KeptMove:
 
 @dataclass(frozen=True)
 class Failed:
-    """A move that could not be made, and why."""
+    """A move that could not be made, with the reason."""
 
     why: str
 

@@ -1,7 +1,7 @@
-"""What adaptive response asks of a game: a move to begin with, best responses, and costs.
+"""What adaptive response needs of a game: opening moves, best responses, and costs.
 
-The loops (`double_oracle`, `repeated_play`) know moves by their names alone, so that the same loop
-runs on trained models and on games that are given whole, where it can be checked.
+The loops (`double_oracle`, `repeated_play`) know moves only by name. So the same loop runs on
+trained models and on games that are given whole, where it can be checked.
 """
 
 from abc import ABC, abstractmethod
@@ -40,8 +40,8 @@ class Responding(Declared, ABC):
 class Oracles(ABC):
     """Both players' best responses, in a game of models and attacks on E examples.
 
-    A name stands for a move for good: the same name, the same costs. A response is a function of
-    its arguments, whatever was asked before.
+    A name always stands for the same move, with the same costs. A response depends on its arguments
+    alone, not on earlier calls.
     """
 
     @property
@@ -51,7 +51,7 @@ class Oracles(ABC):
 
     @abstractmethod
     def opening(self) -> tuple[str, str]:
-        """The model and the attack to begin with."""
+        """The first model and the first attack."""
 
     @abstractmethod
     def attack(self, models: Mixture, seed: int, fresh: bool = False) -> str:
@@ -60,7 +60,8 @@ class Oracles(ABC):
         Args:
             models: The mixture.
             seed: Of the search.
-            fresh: Search harder than for what joins a population: what it gains judges that.
+            fresh: Whether to search harder than for a move that joins a population. What a fresh
+                response gains judges the population.
 
         Raises:
             ValueError: If the weights are not a mixture.
@@ -72,10 +73,10 @@ class Oracles(ABC):
 
     @abstractmethod
     def costs(self, model: str, attack: str) -> Mapping[str, Costs]:
-        """By player, what the attack on the model costs it of each example, [E]."""
+        """By player, its cost of each example when the attack meets the model, [E]."""
 
     def against(self, attack: str) -> str | None:
-        """The one model that an attack was crafted against; None: none, or several."""
+        """The model that an attack was crafted against; None if there was none, or several."""
         return None
 
 
@@ -98,8 +99,8 @@ def crossed(
 
     Args:
         oracles: Whose moves they are.
-        models: What to call each model, by its own name.
-        attacks: What to call each attack, by its own name.
+        models: By a model's own name, its name in the game.
+        attacks: By an attack's own name, its name in the game.
     """
     costs = {player: np.empty((len(models), len(attacks), oracles.examples)) for player in PLAYERS}
     for d, model in enumerate(models):
@@ -118,7 +119,7 @@ def crossed(
 class Given(Oracles):
     """A finite zero-sum game given whole: best responses are the best rows and columns.
 
-    They are to mean payoffs, the first among ties. Nothing fresh is stronger than they are.
+    They respond to mean payoffs, and take the first of ties. A fresh response is no stronger.
 
     Attributes:
         payoffs: The defender's, of each row against each column, [m, n], or [m, n, E].

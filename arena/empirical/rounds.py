@@ -1,7 +1,7 @@
 """Cross-play of matches: every round's attack on every round's model, whatever the order.
 
-The matches are of one deal, so that all moves can meet. A cell on the diagonal is what its match
-scored; the others say what would have been, had the attack met another model.
+All matches are of one deal, so that all moves can meet. A cell on the diagonal is the score of a
+match; the other cells are the scores if the attack had met another model.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""Exact games, given by payoff matrices: the truth that the schedule is tested against.
+"""Exact games, given by payoff matrices: the truth against which the schedule is tested.
 
-Players and orders are those of every other game, so `order=attacker_first` means the same here. An
-action of the defender is a row, of the attacker a column; a move is a mixture over one's actions.
+Players and orders are those of every other game, so `order=attacker_first` means the same here. The
+defender's actions are rows and the attacker's columns. A move is a mixture over a player's actions.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ class Mixed:
 
 @dataclass(frozen=True)
 class MatrixGame(Game):
-    """The rules: each player commits to a mixture; what is seen of it, knowledge says.
+    """The rules: each player commits to a mixture, and knowledge says whether it is seen.
 
     `knowledge.parameters` grants sight of the opponent's mixture (`Commitment`). Uniform mixtures
     stand before the first round.
@@ -187,7 +187,7 @@ class MatrixBoard(Board):
 
 @dataclass(frozen=True)
 class Mix(Strategy):
-    """Plays a given mixture, whatever happens."""
+    """Always plays a given mixture."""
 
     weights: tuple[float, ...]
 
@@ -239,7 +239,7 @@ def _best_reply(turn: Turn, seat: str, other: str) -> Tensor:
 
 @dataclass(frozen=True)
 class DefenderCommits(Strategy):
-    """The defender commits to what is best against an attacker who replies at its best.
+    """The defender commits to what is best against an attacker who plays a best reply.
 
     A mixture (Conitzer & Sandholm 2006), or the best pure action where its space allows no other.
     """

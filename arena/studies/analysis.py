@@ -1,4 +1,4 @@
-"""What a payoff tensor says of the game: tables, figures and numbers that studies end with."""
+"""The analysis of a payoff tensor: the tables, figures and numbers that studies end with."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARES = tuple(share / 10 for share in range(11))
-"""Of the knowledge curve, from black box to white box."""
+"""The shares of the knowledge curve, from black box to white box."""
 
 RATIONALITY = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Of quantal responses, from uniform play to nearly an equilibrium where payoffs span 1."""
+"""Rationalities, from uniform play to nearly an equilibrium where payoffs span 1."""
 
 _MANY = 4  # sinks and profiles that a table lists
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What is printed and saved.
+    """The results that are printed and saved.
 
     Attributes:
         tables: For people.
@@ -51,15 +51,15 @@ class Analysis:
     records: Mapping[str, Sequence[Mapping[str, Any]]]
 
     def save(self, folder: Path) -> None:
-        """Writes the records, a CSV each."""
+        """Writes the records, one CSV file per name."""
         for name, records in self.records.items():
             save_records(records, folder, name)
 
 
 def concluding(analyse: Callable[[], Analysis]) -> Analysis:
-    """The analysis that a study ends with; where it is refused, why is printed and it is empty.
+    """The analysis that ends a study; if it is refused, the reason is printed, and it is empty.
 
-    So that what was played is shown though too little was.
+    So the payoffs are shown even if too few cells were played to analyse them.
     """
     try:
         return analyse()
@@ -77,15 +77,15 @@ def analysis(
 ) -> Analysis:
     """Values by protocol, prices, mixtures, the knowledge curve, best responses and equilibria.
 
-    Where cells are missing, the models and attacks that lack most are left out, and named, until
-    none is; or, with `cells`, all are kept and values bracketed. Where the game is zero-sum all
-    equilibria are worth the same, v, and are not listed; quantal responses are, wherever asked.
+    If cells are missing, the models and attacks that lack most are left out, and named, until none
+    is missing. With `cells`, all are kept and values are bracketed instead. In a zero-sum game
+    all equilibria have the same value v and are not listed. Quantal responses are, if asked for.
 
     Args:
-        games: One a seed, of the same models and attacks.
-        protocols: What is asked.
+        games: One per seed, of the same models and attacks.
+        protocols: Whose values are computed.
         cells: The least and the most that a missing cell may cost the defender; None: not stated.
-        seed: Of the halves that are held out.
+        seed: Of the split into halves for held-out values.
         rationality: Those at which quantal responses are shown, in units of 1 / payoff.
 
     Raises:
@@ -152,7 +152,7 @@ def _spread(games: Sequence[EmpiricalGame]) -> str:
 
 
 def _complete(games: Sequence[EmpiricalGame]) -> tuple[list[EmpiricalGame], list[str]]:
-    """The games without the models and attacks that lack most cells; the names of those."""
+    """The games without the models and attacks that lack most cells, and the names of these."""
     games, left_out = list(games), []
     while lacking := {cell for game in games for cell in game.missing}:
         models, attacks = games[0].models, games[0].attacks
@@ -178,27 +178,27 @@ def _values_table(found: Values, games: Sequence[EmpiricalGame], left_out: Seque
         cells = (_text(value.estimate), _text(value.unselected), between)
         rows.append([str(value.protocol), value.protocol.symbol, *cells])
     examples = min(game.examples for game in games)
-    notes = [f"The defender's payoff, ± 95 % ({_spread(games)}), on {examples} examples a seed"]
+    notes = [f"The defender's payoff, ± 95 % ({_spread(games)}), on {examples} examples per seed"]
     notes.append("held out: moves chosen on the other half of the examples")
     if any(value.bracket for value in found.values):
-        notes.append("bracket: certified below, attacked above, but for sampling")
+        notes.append("bracket: from certificates below, from attacks above; sampling error apart")
     if found.margin is not None:
-        notes.append(f"no cell of a seed is off by more than {found.margin:.3f} with 95 %")
+        notes.append(f"with 95 %, no cell of a seed is off by more than {found.margin:.3f}")
     if found.unattacked:
         notes.append(
-            f"no attack was crafted against {', '.join(found.unattacked)}: what these are worth to "
-            "a defender who goes first is an upper bound"
+            f"no attack was crafted against {', '.join(found.unattacked)}: their values for a "
+            "defender who goes first are upper bounds"
         )
     if left_out:
-        notes.append(f"left out, for cells are missing: {', '.join(left_out)}")
+        notes.append(f"left out because cells are missing: {', '.join(left_out)}")
     if not found.zero_sum:
-        notes.append("not zero-sum: values against an attacker who wants the defender's loss alone")
+        notes.append("not zero-sum: values against an attacker who only wants the defender's loss")
     columns = ["protocol", "value", "defender's payoff", "held out", "bracket"]
     return _without_empty(Table("Values by protocol", columns, rows, "; ".join(notes) + "."))
 
 
 def _without_empty(table: Table) -> Table:
-    """The table without its last columns, if nothing stands in them."""
+    """The table without its last columns, if they are empty."""
     width = len(table.columns)
     while width > 1 and not any(row[width - 1] for row in table.rows):
         width -= 1
@@ -216,8 +216,8 @@ def _prices_table(found: Values) -> Table:
         "Prices",
         ["", "price", "held out", "above 0", "bracket"],
         rows,
-        "Differences of payoffs, paired by example. Never negative by construction: whether one is "
-        "above 0 is read off the held-out difference.",
+        "Differences of payoffs, paired by example. A price is never negative by construction; the "
+        "held-out difference tells whether it is above 0.",
     )
     return _without_empty(table)
 

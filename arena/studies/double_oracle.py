@@ -1,4 +1,4 @@
-"""Adaptive response to the end: populations that grow by best responses, and how far they are."""
+"""Double oracle: populations grow by best responses until no response gains anything."""
 
 import json
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ BOUND = "found by best responses that were searched for and trained: a lower bou
 class DoubleOracle(Study):
     """Grows both players' populations from a plain model and honest inputs.
 
-    What is found goes to `iterations.jsonl`, a line an iteration, and to `exploitability.csv`; the
-    last population's payoffs to `payoffs.csv`. A run that was killed goes through the same moves
-    again, finds what it had trained, crafted and played, and leaves the same files.
+    Results go to `iterations.jsonl`, one line per iteration, and to `exploitability.csv`. The last
+    population's payoffs go to `payoffs.csv`. A run that was killed goes through the same moves
+    again, finds all that it had trained, crafted and played, and leaves the same files.
 
     Attributes:
         responding: How both players respond.
-        meta: Which mixtures of a population are responded to.
-        iterations: The most.
+        meta: Which mixture of a population is responded to.
+        iterations: The largest number of iterations.
         tolerance: Exploitability, in units of payoff, below which it ends.
         seeds: Fresh best responses of each player that judge a population, each trained and
             searched for with a seed of its own: the best counts, and their spread is shown.
@@ -51,7 +51,7 @@ class DoubleOracle(Study):
     seeds: Count = 1
 
     def run(self, setup: Setup) -> None:
-        """Runs to the end, prints the tables, and writes figure and report.
+        """Runs the loop, prints the tables, and writes figure and report.
 
         Raises:
             ValueError: If the players cannot respond to mixtures; nothing was trained.
@@ -132,7 +132,7 @@ def _told(each: Iteration) -> str:
 
 
 def iterations_table(found: Sequence[Iteration]) -> Table:
-    """A line an iteration."""
+    """A line per iteration."""
     rows = [
         [
             str(each.number),
@@ -197,7 +197,7 @@ def randomising(oracles: Oracles, last: Iteration, seed: int) -> dict[str, Estim
 
 
 def secured_table(found: dict[str, Estimate]) -> Table:
-    """What a defender secures who commits to one model, or to a mixture whose draw is hidden."""
+    """What a defender secures by committing to one model, or to a mixture whose draw is hidden."""
     rows = [
         ["best single model", str(found["best single model"]), ""],
         ["mixture", str(found["mixture"]), str(found["mixture less best single"])],

@@ -1,4 +1,4 @@
-"""Every defense before the attacks that its authors tried and those that came after."""
+"""Every defense against the attacks that its authors tried and those that came later."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 class Gauntlet(Study):
     """Each defense commits to a model; then each attack answers, on the same examples.
 
-    A match is of one round with the defender first, in a folder of its own: what was played is not
-    played again, and a defense is trained once for all its attacks. Intervals are of 95 %: normal
-    ones over examples with one seed, Student's t over seeds with several.
+    A match has one round with the defender first and a folder of its own. No match is played twice,
+    and a defense is trained once for all its attacks. Intervals are 95 %: normal over examples with
+    one seed, Student's t over seeds with several.
 
     Attributes:
         title: Of the table.
         defenses: By name, in the table's order.
         attacks: What every defense meets, by column.
         contrast: Two columns whose difference is shown, paired by example.
-        seeds: Matches a cell, counted from the configured seed.
+        seeds: Matches per cell, counted from the configured seed.
         workers: Processes that play at once.
     """
 
@@ -97,7 +97,7 @@ class Gauntlet(Study):
                         yield cell, match(setup, cell, defense, attacks[column], seed)
 
     def table(self, results: Mapping[Cell, list[Played]], failed: Mapping[Cell, str]) -> Table:
-        """A line a defense: what each attack costs it, the most of it, and what is certified."""
+        """A line per defense: its cost under each attack, the largest, and the certified cost."""
         columns = self.columns()
         rows = []
         for name in self.defenses:
@@ -123,7 +123,7 @@ class Gauntlet(Study):
         )
 
     def legend(self) -> Table:
-        """What was published of each defense, and which attacks of its own stand where."""
+        """The published results of each defense, and the column of each of its own attacks."""
         own = [c for c in self.columns() if c not in self.attacks]
         rows = []
         for name, defense in self.defenses.items():
@@ -135,7 +135,7 @@ class Gauntlet(Study):
         return Table("What they meet", columns, rows, common and f"All meet {common}.")
 
     def figure(self, results: Mapping[Cell, list[Played]]) -> "Figure":
-        """What each attack costs each defense, and what is certified."""
+        """The cost of each defense under each attack, and the certified cost."""
         from matplotlib.figure import Figure
 
         columns = self.columns()
@@ -169,7 +169,7 @@ class Gauntlet(Study):
 
 
 def cost(matches: list[Played]) -> Estimate:
-    """The defender's mean cost, seeds outside and examples inside."""
+    """The defender's mean cost, over examples within seeds."""
     return over_seeds([match.outcomes["defender"][0] for match in matches])
 
 
@@ -180,7 +180,7 @@ def difference(one: list[Played], other: list[Played]) -> Estimate:
 
 
 def certified(own: Mapping[str, list[Played]]) -> Estimate | None:
-    """The share not certified against what a column's attacker may do, the largest of them."""
+    """The largest share, over columns, that is not certified against the column's attacker."""
     found = [
         over_seeds([1.0 - match.outcomes["certified"][0] for match in matches])
         for matches in own.values()

@@ -14,7 +14,7 @@ class Match(Study):
     """Plays some rounds of the configured game in the configured order.
 
     Attributes:
-        rounds: How many; a folder that holds fewer is gone on with.
+        rounds: How many; a folder with fewer rounds is continued.
     """
 
     rounds: Count = 3

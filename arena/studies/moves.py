@@ -1,4 +1,4 @@
-"""A roster's moves: each defense's model, and each attack made for it or for nobody."""
+"""A roster's moves: the model of each defense, and the attacks made for it or for nobody."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from arena.studies.roster import Attack, Cell, Defense, folder_of, match, played
 from arena.studies.study import Played, Setup
 
 NOBODY = "nobody"
-"""Whom an attack is played against that looks at nobody."""
+"""The opponent of an attack that looks at nobody."""
 
 COMMITS = "commits"
 """The match in which a defense makes its model, with an attacker who does nothing."""
@@ -39,14 +39,14 @@ class Column:
 
 
 def blind(attack: Attack) -> bool:
-    """Whether it sees nothing of any defender's model, nor of how that is made."""
+    """Whether it sees neither a defender's model nor how that is made."""
     kind = attack.strategy.needs.get("defender")
     recipe = attack.knowledge.algorithm or attack.knowledge.architecture
     return kind is None or (kind is View and not recipe)
 
 
 def columns(defenses: Mapping[str, Defense], attacks: Mapping[str, Attack]) -> list[Column]:
-    """Attack by attack: a column for one that is blind, else one for each defense that it meets."""
+    """The columns: one for each blind attack, else one for each defense that the attack meets."""
     own = [name for defense in defenses.values() for name in defense.attacks]
     found = []
     for name in dict.fromkeys([*attacks, *own]):

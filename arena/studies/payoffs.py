@@ -1,4 +1,4 @@
-"""The payoff tensor of a roster: every attack, on every model that it was or was not made for."""
+"""The payoff tensor of a roster: every attack on every model, whichever it was crafted for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -42,12 +42,12 @@ class Payoffs(Study):
         defenses: By name, in the tables' order.
         attacks: By name, likewise.
         seeds: Games, counted from the configured seed: deals, models and attacks of their own.
-        protocol: The one protocol that values are asked for; None: the usual ones, side by side.
+        protocol: The protocol whose value is computed; None for the usual ones, side by side.
         cells: The least and the most that a cell can cost the defender. Values are then bracketed
-            where cells are missing; None leaves out the models and attacks that lack them.
+            if cells are missing; None leaves out the models and attacks that lack them.
         rationality: Of quantal responses, a point of the path each, in units of 1 / payoff; an
             empty list shows none.
-        executor: What plays matches and cells.
+        executor: Plays matches and cells.
 
     Raises:
         ValueError: If the roster is not that of one game, see `Roster`, or the least that a cell
@@ -114,14 +114,14 @@ class Payoffs(Study):
 
 
 def _why(games: Sequence[EmpiricalGame], cell: tuple[str, str]) -> str:
-    """Why a cell is missing, if it is for any seed."""
+    """Why a cell is missing for any seed; empty if it is not."""
     return next((game.missing[cell] for game in games if cell in game.missing), "")
 
 
 def mean_cost(
     games: Sequence[EmpiricalGame], cell: tuple[str, str], player: str
 ) -> Estimate | None:
-    """A cell's mean cost, seeds outside and examples inside; None if it is missing for a seed."""
+    """A cell's mean cost, over examples within seeds; None if it is missing for a seed."""
     if _why(games, cell):
         return None
     d, a = games[0].models.index(cell[0]), games[0].attacks.index(cell[1])
@@ -154,7 +154,7 @@ def payoff_tables(
 
 
 def heat_map(games: Sequence[EmpiricalGame]) -> "Figure":
-    """The defender's mean cost of every cell; where it was crafted against the model, in a box."""
+    """The defender's mean cost of every cell; boxed if the attack was crafted against the model."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
@@ -182,7 +182,7 @@ def heat_map(games: Sequence[EmpiricalGame]) -> "Figure":
 
 
 def cell_records(games: Sequence[EmpiricalGame]) -> list[dict[str, Any]]:
-    """A record a cell: both players' mean costs with the half-widths of their 95 % intervals."""
+    """One record per cell: both mean costs with the half-widths of their 95 % intervals."""
     one, records = games[0], []
     for model in one.models:
         for attack, against in zip(one.attacks, one.against, strict=True):

@@ -1,4 +1,4 @@
-"""Live progress of many rounds: a bar on a terminal, a line a round elsewhere."""
+"""Live progress of many rounds: a bar on a terminal, elsewhere one line per round."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

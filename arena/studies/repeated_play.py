@@ -1,4 +1,4 @@
-"""Repeated play: responders without memory and with one, side by side, and what each forgets."""
+"""Repeated play: responders with and without memory, side by side, and what each forgets."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ MEMORIES: tuple[Memory, ...] = get_args(Memory)
 
 @dataclass(frozen=True)
 class Responder:
-    """What one responder's rounds came to.
+    """The results of one responder's rounds.
 
     Attributes:
         rounds: The rounds.
@@ -47,13 +47,13 @@ class Responder:
 class RepeatedPlay(Study):
     """Plays the same rounds with responders that answer the last move, all, or their Nash mixture.
 
-    Every move of every responder is then played against every other. `cross_play.csv` holds each
-    responder's round by round, `rounds.csv` what its standing mixtures were worth, judged by the
-    best replies among the moves of all responders.
+    Every move of every responder is then played against every other. `cross_play.csv` holds the
+    payoffs of each responder's rounds against each other. `rounds.csv` holds the value of its
+    standing mixtures, judged by the best replies among the moves of all responders.
 
     Attributes:
         responding: How both players respond.
-        rounds: After the opening.
+        rounds: How many, after the opening.
     """
 
     responding: Responding
@@ -129,7 +129,7 @@ def _called(memory: str) -> str:
 
 
 def summary_table(played: Mapping[Memory, Responder]) -> Table:
-    """A line a responder."""
+    """A line per responder."""
     rows = []
     for memory, own in played.items():
         last, lost = own.judged[-1], forgetting(own.payoffs)
@@ -141,7 +141,7 @@ def summary_table(played: Mapping[Memory, Responder]) -> Table:
                 str(last.exploitability),
                 str(lost[1]) if len(lost) > 1 else "",
                 str(_later(own.payoffs)) if len(lost) > 2 else "",
-                "none told" if cycle is None else f"{cycle} rounds",
+                "none found" if cycle is None else f"{cycle} rounds",
             ]
         )
     count = len(next(iter(played.values())).rounds) - 1
@@ -158,7 +158,7 @@ def summary_table(played: Mapping[Memory, Responder]) -> Table:
         rows,
         "Defender's payoffs, ± 95 % over examples, one run of each responder: its training seeds "
         f"are not resampled. Exploitability of the standing mixtures is {BOUND}. Lost: the payoff "
-        "of later models on an attack, less that of the model which had just answered it.",
+        "of later models on an attack, minus that of the model which had just answered it.",
     )
 
 

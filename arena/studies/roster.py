@@ -22,7 +22,7 @@ class Attack(Declared):
     Attributes:
         strategy: How it moves.
         knowledge: What it knows of the defender; by default everything.
-        actions: What it may do; None: what the configured attacker may.
+        actions: Its action space; None for that of the configured attacker.
     """
 
     strategy: Strategy
@@ -36,11 +36,11 @@ class Defense(Declared):
 
     Attributes:
         strategy: How it moves.
-        published: What was published of it, in a few words.
-        attacks: Attacks of its own, by the column that they stand in; None in the column of an
-            attack that all others meet: not this one.
-        actions: What it may answer; None: what the configured defender may.
-        cost: What it wants small and its attackers large; None: what is configured.
+        published: The published results, in a few words.
+        attacks: Its own attacks, by their column in the table; None in the column of a common
+            attack that this defense does not meet.
+        actions: Its action space; None for that of the configured defender.
+        cost: The cost that it wants small and its attackers large; None for the configured one.
     """
 
     strategy: Strategy
@@ -50,7 +50,7 @@ class Defense(Declared):
     cost: Cost | None = None
 
     def met(self, common: Mapping[str, Attack]) -> dict[str, Attack]:
-        """What it meets where all meet `common`, by column."""
+        """The attacks that it meets if all defenses meet `common`, by column."""
         return {name: one for name, one in {**common, **self.attacks}.items() if one}
 
 

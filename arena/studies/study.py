@@ -1,4 +1,4 @@
-"""What a study is given: the match that the configuration describes, and a folder."""
+"""Studies, and what they are given: the configured match and a folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class Setup:
     Attributes:
         store: Where trained models are kept; None: nowhere.
         config: The whole configuration as plain data; with order and seed, the match's identity.
-        hparams: What a sweep compares.
+        hparams: The options that a sweep compares.
     """
 
     game: Game
@@ -58,9 +58,9 @@ class Played:
     """A match that was played.
 
     Attributes:
-        lines: A line a round.
+        lines: One line per round.
         outcomes: By player, the costs [rounds, n]; and what is `certified`, bool, if anything is.
-        fresh: How many of its rounds were played just now; the others were found in the folder.
+        fresh: How many of its rounds were played now; the others were already in the folder.
     """
 
     lines: list[dict[str, Any]]
@@ -71,7 +71,7 @@ class Played:
 def play(
     setup: Setup, rounds: int, tell: Callable[[dict[str, Any]], None], keep: bool = False
 ) -> Played:
-    """Plays a match up to `rounds`, or goes on with one that was broken off; tells each line.
+    """Plays a match up to `rounds`, or continues one that was interrupted; tells each line.
 
     Args:
         setup: The match.
@@ -104,4 +104,4 @@ class Study(Declared, ABC):
 
     @abstractmethod
     def run(self, setup: Setup) -> None:
-        """Runs it, prints what came out, and leaves everything in the folder."""
+        """Runs the study, prints the results, and leaves everything in the folder."""

@@ -155,7 +155,7 @@ def orders_table(played: Mapping[str, list[Played]], measures: Sequence[Measure]
 
 
 def price(first: list[Played], other: list[Played], player: str) -> Estimate:
-    """What the player's payoff loses by going first instead, paired by seed and example."""
+    """The payoff that the player loses by going first instead, paired by seed and example."""
     pairs = zip(payoff(other, player), payoff(first, player), strict=True)
     return over_seeds([without - with_ for without, with_ in pairs])
 
