@@ -1,4 +1,4 @@
-"""Steps down a gradient of which only the last place counts."""
+"""Projected steps down a gradient, where only the last place counts."""
 
 from collections.abc import Callable
 
@@ -20,23 +20,23 @@ def last_of(
     space: Perturbations,
     away_from: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The inputs [b, ...] after so many projected steps of one length, whatever lies on the way.
+    """The inputs [b, ...] after `steps` projected steps, whatever lies on the way.
 
     The engine of the descents (`Search`) looks at every answer, keeps the best place, lets walks
-    leave, and looks once more at where the last step leads. Here nothing is judged: `steps` passes
-    and as many gradients. That is what a training needs in its inner loop, and all there is to a
-    single step.
+    leave, and looks once more at where the last step leads. Here nothing is judged, which takes
+    `steps` passes and as many gradients. That is what a training needs in its inner loop, and all
+    that a single step needs.
 
     Args:
-        steps: How many.
-        length: Of a step, as a share of the space's eps.
+        steps: The number of steps.
+        length: The length of a step, as a share of the space's eps.
         x: Where to begin, [b, ...].
-        rows: The examples that these are, as row numbers of the turn's data, [b].
-        turn: Whose cost's surrogate is descended.
+        rows: The examples that `x` belongs to, as row numbers of the turn's data, [b].
+        turn: The player's turn; the surrogate of its cost is descended.
         view: The model to descend on.
-        space: The player's, in which every step ends.
-        away_from: From the logits [b, K] at a place to the classes [b] that the step leads away
-            from; None: the true ones.
+        space: The player's space, in which every step ends.
+        away_from: Maps the logits [b, K] at a place to the classes [b] that the step leads away
+            from; None leads away from the true classes.
     """
     given = turn.data[rows]
     project = space.projection(given.x)
