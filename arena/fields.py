@@ -1,8 +1,8 @@
-"""Types with ranges: what a field of a declaration may hold, said once, checked everywhere.
+"""Types with ranges: what a field of a declaration may hold, written once, checked everywhere.
 
-A range is part of the type (`eps: NonNegative`), so the same line of code checks a value given in
-Python (`Declared.__post_init__`) and one written in a yaml (`schema.py`, which reads the source and
-never imports torch). This module imports nothing heavy for that reason.
+A range is part of the type (`eps: NonNegative`). The same line of code therefore checks a value
+given in Python (`Declared.__post_init__`) and one written in a yaml (`schema.py`, which reads the
+source and never imports torch). For that reason this module imports nothing heavy.
 """
 
 import math
@@ -13,12 +13,11 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-LARGEST = 10**9
-"""The largest size of any real number, and of any count, that a declaration accepts.
+LARGEST = 1e30
+"""The largest size of a real number in a declaration: float32 ends at 3e38."""
 
-Far above what an experiment needs (a day has 9e4 seconds, an image of 224 x 224 pixels 2e5 values),
-and far below where sums in float32 overflow or a loop never ends.
-"""
+MOST = 10**9
+"""The largest count in a declaration: a loop of so many steps does not end."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Range:
         """
         if value in self:
             return None
-        if self.high < LARGEST:
+        if self.high < MOST:
             return f"must be between {self.low:g} and {self.high:g}" + " (not 0)" * self.above
         if value > self.high:
             return f"must be at most {self.high}"
@@ -49,8 +48,8 @@ class Range:
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1, MOST)]
+Whole = Annotated[int, Range(0, MOST)]
 
 
 def problem(value: Any, kind: Any) -> str | None:
@@ -98,7 +97,7 @@ def _number_problem(value: Any) -> str | None:
         return "must be a number"
     if isinstance(value, float) and not math.isfinite(value):
         return "must be a finite number"
-    return None if abs(value) <= LARGEST else f"must be at most {LARGEST} in size"
+    return None if abs(value) <= LARGEST else f"must be at most {LARGEST:g} in size"
 
 
 def _sequence_problem(value: Any, kinds: tuple[Any, ...]) -> str | None:
@@ -120,7 +119,7 @@ def _hints(cls: Any) -> dict[str, Any]:  # Any: mypy thinks dataclass types unha
 
 
 def _frozen(value: Any) -> Any:
-    """Lists become tuples, so that a declaration built from yaml is hashable like one in Python."""
+    """The value with tuples for lists: a declaration read from yaml is then hashable, too."""
     return tuple(map(_frozen, value)) if type(value) in (list, tuple) else value
 
 

@@ -286,7 +286,7 @@ def test_eps_zero_returns_the_given(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("box", BOXES)
-@pytest.mark.parametrize("eps", [10**6, 1e9])
+@pytest.mark.parametrize("eps", [10**6, 1e30])
 def test_huge_eps_is_the_clip_to_the_box(kind, box, eps):
     x, output = batch(seed=6, box=box)
     space = kind(10**6 if kind is L0 else eps, box=box)
