@@ -1,6 +1,6 @@
-"""The shell's `arena`: configuration, then a study, then its record.
+"""The command `arena`: reads a configuration, runs its study, and keeps the record.
 
-Nothing heavy is imported until the configuration is known to be sound.
+Nothing heavy is imported before the configuration is known to be sound.
 """
 
 import argparse
@@ -33,9 +33,14 @@ CONF = next(
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """A folder's name for a run: its overrides, or `default`; short, and the same every time."""
+    """The name of a run's folder: its overrides, or `default`; short, and the same every time.
+
+    A slash in a value, as in `eps=8/255`, becomes `_`: a dot would read as another number.
+    """
     mine = [o for o in overrides if not o.lstrip("+~").startswith(("hydra", "study="))]
-    name = ",".join(re.sub(r"[^\w.,=+~-]+", ".", override) for override in mine) or "default"
+    slashed = (override.partition("=") for override in mine)
+    plain = (key + equals + value.replace("/", "_") for key, equals, value in slashed)
+    name = ",".join(re.sub(r"[^\w.,=+~-]+", ".", override) for override in plain) or "default"
     if len(name) <= 100:
         return name
     return f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
@@ -67,7 +72,7 @@ def _start(arguments: Sequence[str]) -> None:
     os.environ[_SWEEP] = run_name(own)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda: os.environ[_SWEEP], replace=True)
-    # Hydra then raises what it would otherwise print in its own way, and exit.
+    # With this, hydra raises errors instead of printing them and exiting.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _failures.clear()
     try:
@@ -125,7 +130,8 @@ def _mistakes() -> tuple[type[Exception], ...]:
     from yaml import YAMLError
 
     found: tuple[type[Exception], ...] = (HydraException, OmegaConfBaseException, YAMLError)
-    # ValueError covers configuration, ranges, data and unplayable matches; OSError files and disk.
+    # A ValueError is about the configuration, a range, the data or an unplayable match; an OSError
+    # about files and the disk.
     found += (ValueError, OSError, NotImplementedError, Exited)
     if "arena.core" in sys.modules:
         from arena.classification import Refuted
@@ -152,13 +158,13 @@ def explain(error: BaseException) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         text = f"{group} has no option {option}{near(option, error.options or [])}"
     elif isinstance(error.__cause__, ConfigAttributeError | ConfigKeyError):
-        # The message has the key of the override, whose value may be what holds the wrong one.
+        # The message names the override, but the wrong key may be inside its value.
         key = error.__cause__.full_key or text.split("'")[1]
         text = _unknown_key(key, error.__cause__.parent_node)
     elif isinstance(error, OverrideParseException):
         text = f"{error.override} cannot be read as KEY=VALUE: {text}"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = "the disk is full; free some room and start again: finished rounds are kept"
+        text = "the disk is full; free some space and start again: finished rounds are kept"
     elif isinstance(error, OSError) and error.filename:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     lines = [line.strip() for line in text.splitlines() if line.strip(" ^")]
@@ -244,7 +250,7 @@ def _task(config: Any) -> None:
             _refuse(error)
         if now.mode == RunMode.RUN or os.environ.get(_TRACEBACK):
             raise
-        # One failing corner of a sweep must not lose the others.
+        # A run that fails must not cost the sweep its other runs.
         if not mistaken:
             traceback.print_exc()
         _failures[folder.name] = explain(error)
@@ -278,7 +284,7 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
     torch.set_num_threads(plain["threads"])
     game, order = build(plain["game"]), build(plain["order"])
     players = {name: build(plain[name]) for name in PLAYERS}
-    Arena(game, players, order)  # refuses an unplayable match before more is imported or written
+    Arena(game, players, order)  # refuses an unplayable match before anything else is imported
 
     from arena.log import claim
     from arena.store import Store
@@ -303,7 +309,7 @@ def _run(plain: dict[str, Any], folder: Path, now: Any) -> None:
 
 
 def _hparams(now: Any) -> dict[str, str]:
-    """What sets a run apart in a sweep: the groups' choices, and the single options overridden."""
+    """How a run differs from others of its sweep: chosen options of groups, and overridden keys."""
     groups = ("order", "threat", "data", "learner", "defender/strategy", "experiment")
     choices = {name: now.runtime.choices.get(name) for name in groups}
     found = {name: choice for name, choice in choices.items() if choice}

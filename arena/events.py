@@ -1,4 +1,4 @@
-"""A run in TensorBoard: payoffs by round, inputs with their answers, HParams."""
+"""What TensorBoard shows of a run: payoffs per round, inputs with their answers, HParams."""
 
 import io
 import os
@@ -35,9 +35,9 @@ class Events:
 
     Args:
         folder: Where the events go.
-        from_round: The first round that will be written; TensorBoard forgets what an earlier,
-            killed writer put at or after it.
-        hparams: What sets this run apart from its sweep's others, for the HParams tab.
+        from_round: The first round that will be written. TensorBoard drops what an earlier, killed
+            writer wrote at or after it.
+        hparams: How this run differs from the others of its sweep, for the HParams tab.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Events:
         self._append(step=0, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers by name, of one step of a study."""
+        """Writes the named numbers of one step of a study."""
         found = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._append(step=step, summary=Summary(value=found))
 
     def sweep(self, hparams: Sequence[Mapping[str, Any]]) -> None:
-        """Declares what a sweep varied, typed so that the tab can filter, and what it measured."""
+        """Declares what a sweep varied (with types, so that the tab can filter) and measured."""
         values: dict[str, set[Any]] = {}
         for run in hparams:
             for key, value in run.items():
@@ -95,7 +95,7 @@ class Events:
         self._append(summary=hp.hparams_config_pb(domains, metrics))
 
     def _append(self, **content: Any) -> None:
-        # torch's SummaryWriter writes in a thread, where a full disk ends in a traceback.
+        # torch's SummaryWriter writes in a thread, which answers a full disk with a traceback.
         with open(self._path, "ab") as file:
             event = Event(wall_time=time.time(), **content)
             RecordWriter(file).write(event.SerializeToString())
@@ -118,7 +118,7 @@ def answer_text(label: int) -> str:
 def inputs_grid(exhibit: Mapping[str, Tensor]) -> "np.ndarray[Any, Any] | None":
     """Clean inputs above, attacked ones below, each with its answer; uint8 [H, W, 3].
 
-    None where inputs are no images.
+    None if the inputs are not images.
     """
     if "clean" not in exhibit or exhibit["clean"].ndim != 4:
         return None

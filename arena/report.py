@@ -1,4 +1,4 @@
-"""Tables and pages: one self-contained HTML file out of a run, a study or a sweep."""
+"""Tables and pages: one self-contained HTML file for a run, a study or a sweep."""
 
 import argparse
 import base64
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text, with a sentence on how to read them."""
+    """Columns and rows of text, with a note on how to read them."""
 
     title: str
     columns: Sequence[str]
@@ -85,7 +85,7 @@ def save_study(folder: Path, page: Page) -> Path:
 
 
 def save_figure(figure: "Figure", folder: Path, name: str) -> str:
-    """Saves a figure as NAME.svg (for reports) and NAME.png; gives the name of the first."""
+    """Saves a figure as NAME.svg (for reports) and NAME.png; returns the name of the first."""
     # Dates and random ids would make equal figures differ.
     import matplotlib
 
@@ -96,7 +96,7 @@ def save_figure(figure: "Figure", folder: Path, name: str) -> str:
 
 
 def save_records(records: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Path:
-    """Saves records as NAME.csv, atomically, a column for each name in any of them."""
+    """Saves records as NAME.csv, atomically, with a column for each name in any of them."""
     from arena.files import atomically
 
     path, text = folder / f"{name}.csv", io.StringIO()
@@ -189,11 +189,11 @@ def rounds_figure(lines: Sequence[dict[str, Any]]) -> "Figure":
 
 
 def run_page(folder: Path) -> Page:
-    """A run's page, from what its folder holds.
+    """A run's page, made from its folder.
 
     Raises:
-        FileNotFoundError: If there is no run.
-        ValueError: If no round is finished.
+        FileNotFoundError: If the folder holds no run.
+        ValueError: If the run has no finished round.
     """
     from arena.checksums import opened_yaml
     from arena.log import read_rounds
@@ -218,9 +218,9 @@ def _images(folder: Path) -> list[str]:
 
 
 def sweep_page(folder: Path) -> Page:
-    """A sweep's page, and its `sweep.csv`: a line for each run's last round.
+    """A sweep's page, and its `sweep.csv` with one row for the last round of each run.
 
-    A run is called by the options in which it differs from others; each has a column, too.
+    A run is named by the options in which it differs from the others; each also has a column.
 
     Raises:
         FileNotFoundError: If the folder holds no runs.
@@ -258,7 +258,7 @@ def sweep_page(folder: Path) -> Page:
 
 
 def _varied(runs: Sequence[Path]) -> list[dict[str, str]]:
-    """By run, the options that were not given alike to all."""
+    """For each run, the options that were not the same for all."""
     given = [_overrides(run) for run in runs]
     alike = set.intersection(*(set(each.items()) for each in given)) if given else set()
     return [{k: v for k, v in each.items() if (k, v) not in alike} for each in given]
@@ -302,10 +302,10 @@ def sweep_figure(names: Sequence[str], records: Sequence[dict[str, Any]]) -> "Fi
 
 
 def render(folder: Path) -> Path:
-    """Renders a run's, a study's or a sweep's page again from what its folder holds.
+    """Renders the page of a run, a study or a sweep again from its folder.
 
     Raises:
-        FileNotFoundError: If it holds none.
+        FileNotFoundError: If the folder holds none of them.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
@@ -328,7 +328,7 @@ def _study_page(path: Path) -> Page:
 
 
 def main() -> None:
-    """The shell's `arena-report`."""
+    """The command `arena-report`."""
     parser = argparse.ArgumentParser(
         prog="arena-report", description="Render the report of a run, a study or a sweep again."
     )

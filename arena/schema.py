@@ -109,9 +109,10 @@ class _Names(dict[str, Any]):
 
 
 def near(name: str, known: Iterable[str], there: Iterable[str] | None = None) -> str:
-    """A hint: `; did you mean ...?`, else what there is (by default, what is known).
+    """A hint: `; did you mean ...?` if any known name is near, else a list of what there is.
 
-    Of dotted names, the last part counts as much as the whole: a key in the wrong place is found.
+    The list is `there`, or by default all that is known. The last part of a dotted name counts as
+    much as the whole name, so that a key in the wrong place is found.
     """
 
     def ratio(one: str, other: str) -> float:
@@ -279,7 +280,7 @@ def _inherited(parent: str) -> dict[str, Field]:
 
 
 def constant(target: str, name: str) -> ast.expr | None:
-    """What the class named `target` sets `name` to in its body, or inherits; None: unknown."""
+    """The value of `name` in the body of the class named `target`, or inherited; None: unknown."""
     try:
         module, cls = _class(target)
     except ConfigError:
@@ -296,9 +297,9 @@ def constant(target: str, name: str) -> ast.expr | None:
 
 
 def check_knowledge(players: Mapping[str, Any]) -> None:
-    """Refuses players whose strategies say in their source that they need more than is granted.
+    """Refuses a player whose strategy needs, by its source, more than its knowledge grants.
 
-    `Arena` judges every match whole; this is the part that can be told without importing torch.
+    `Arena` checks every match in full. This is the part that needs no torch.
 
     Raises:
         ConfigError: Naming the player, what its strategy needs and what would grant it.
@@ -415,7 +416,11 @@ def _with_fractions(value: Any, kind: Any) -> Any:
 
 
 def build(node: Any) -> Any:
-    """Makes the objects of a checked configuration, innermost first."""
+    """Makes the objects of a checked configuration, the innermost first.
+
+    Raises:
+        ConfigError: If a class cannot be imported, or does not take the options.
+    """
     if isinstance(node, list):
         return [build(item) for item in node]
     if not isinstance(node, Mapping):

@@ -1,4 +1,4 @@
-"""What all executors do, and the one that needs nothing."""
+"""What all executors do, and the one that needs no other process."""
 
 import traceback
 from abc import ABC, abstractmethod
@@ -35,15 +35,15 @@ def done(work: Callable[[T], R], item: T) -> R:
 
 
 class Executor(Declared, ABC):
-    """Takes items of work and gives their results as they finish."""
+    """Takes items of work and yields their results as they finish."""
 
     @abstractmethod
     def results(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
         """Yields the number of each item with `work` of it, in the order in which they finish.
 
-        Items are begun in their order. `work` goes to every worker once, so that what all items
-        need is best kept in it; where workers are other processes, it can be pickled. What `work`
-        raises is raised here, and no more items are begun then.
+        Items are begun in their order. `work` is sent to every worker once, so it is the place for
+        what all items need. If workers are other processes, it must be possible to pickle it. An
+        error in `work` is raised here, and no more items are begun.
 
         Raises:
             Exited: If `work` calls `sys.exit()`.
@@ -54,7 +54,7 @@ class Executor(Declared, ABC):
 
 @dataclass(frozen=True)
 class Serial(Executor):
-    """Does everything itself, one item after the other."""
+    """Does all work in this process, one item after the other."""
 
     def results(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
         """Yields each item's result, in order."""

@@ -1,4 +1,4 @@
-"""Figures where people look for them: in the run's folder, and in TensorBoard."""
+"""Figures in the two places where people look for them: the run's folder and TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def show_figures(figures: Mapping[str, "Figure"], folder: Path, events: Events) -> list[str]:
-    """Saves figures by name, and shows them; gives their files for the report, as `save_figure`."""
+    """Saves named figures and shows them in TensorBoard; returns their files for the report."""
     files = []
     for name, figure in figures.items():
         files.append(save_figure(figure, folder, name))

@@ -1,4 +1,4 @@
-"""Live progress of many rounds: a bar on a terminal, elsewhere one line per round."""
+"""Live progress of many rounds: a bar on a terminal, one line per round elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def summary(line: dict[str, Any] | str) -> str:
-    """A round in a few words; words stay as they are."""
+    """A round in a few words; text stays as it is."""
     if isinstance(line, str):
         return line
     error = line["metrics"].get("attacked_error")
@@ -21,7 +21,7 @@ def summary(line: dict[str, Any] | str) -> str:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[str, dict[str, Any] | str], None]]:
-    """Yields a function to call with a match's name and each of its lines, `total` in all."""
+    """Yields a function to call `total` times, with the name of a match and one of its lines."""
     console = Console()
     columns = (
         BarColumn(bar_width=30),
