@@ -4,9 +4,11 @@ import csv
 import json
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from killed import kill_and_start_again
+from safetensors import safe_open
 
 TINY = [
     "learner=linear",
@@ -124,10 +126,18 @@ def rows(path):
         return sorted(file.execute("SELECT key, costs FROM cells"))
 
 
+def tensors(path):
+    """What a file of safetensors holds; the order of its metadata differs between processes."""
+    with safe_open(path, "np") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.metadata(), {n: (t.dtype, t.shape, t.tobytes()) for n, t in found.items()}
+
+
 def contents(folder):
     """What a run left, but for the times in its events and the folders' names in its options."""
+    readers = {".sqlite": rows, ".safetensors": tensors}
     return {
-        str(path.relative_to(folder)): rows(path) if path.suffix == ".sqlite" else path.read_bytes()
+        str(path.relative_to(folder)): readers.get(path.suffix, Path.read_bytes)(path)
         for path in folder.rglob("*")
         if path.is_file() and "tfevents" not in path.name and ".hydra" not in path.parts
     }
