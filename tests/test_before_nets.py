@@ -31,7 +31,7 @@ from arena.costs import CostMatrix, ErrorRate, MovePrice, Negation, Refusal
 from arena.data.given import Given
 from arena.data.mnist import MNIST
 from arena.data.subset import Subset
-from arena.data.tabular import Table
+from arena.data.tabular import Tabular
 from arena.defenses.adversary_aware_bayes import AdversaryAwareBayes, AwareRule
 from arena.defenses.feature_deletion import FeatureDeletion
 from arena.defenses.fixed import Fixed
@@ -485,7 +485,7 @@ def test_defenders_come_back_as_they_were(strategy):
 
 @pytest.mark.parametrize("rate", [0.05, 0.25])
 def test_knowing_the_adversary_pays_on_spam(rate):
-    source = Table(str(there("spambase/spambase.data")), binary=True)
+    source = Tabular(str(there("spambase/spambase.data")), binary=True)
     cost, price = CostMatrix(((0, 10), (1, 0))), MovePrice(SPAM_PASSES, rate)
 
     def paid(attack, defense):

@@ -76,7 +76,7 @@ COMPANIONS = (
 )
 WHOLE = {option for option, with_ in COMPANIONS.items() if "experiment" in with_[0]}
 # What stands in for data that are read from files, or else fetched.
-SAMPLES = {"arena.data.mnist.MNIST": "idx", "arena.data.tabular.Table": "table.csv"}
+SAMPLES = {"arena.data.mnist.MNIST": "idx", "arena.data.tabular.Tabular": "table.csv"}
 
 
 def composed(overrides):

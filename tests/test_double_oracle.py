@@ -16,7 +16,7 @@ from arena.empirical.double_oracle import (
 )
 from arena.empirical.game import EmpiricalGame
 from arena.empirical.meta_solvers import mixtures
-from arena.empirical.oracles import Given, checked, crossed
+from arena.empirical.oracles import GivenGame, checked, crossed
 from arena.solvers.zero_sum import certified, solve
 
 
@@ -44,7 +44,7 @@ GAMES = {
 @pytest.mark.parametrize("name", GAMES)
 def test_it_ends_in_the_value_with_no_gap(name):
     payoffs = GAMES[name]
-    *_, last = double_oracle(Given(payoffs), iterations=200, tolerance=1e-9)
+    *_, last = double_oracle(GivenGame(payoffs), iterations=200, tolerance=1e-9)
     assert last.settled
     assert last.value.mean == pytest.approx(solve(payoffs).value, abs=1e-9)
     assert last.exploitability.mean == pytest.approx(0.0, abs=1e-9)
@@ -52,10 +52,10 @@ def test_it_ends_in_the_value_with_no_gap(name):
 
 
 def test_known_solutions():
-    *_, last = double_oracle(Given(GAMES["biased rock-paper-scissors"]), tolerance=1e-9)
+    *_, last = double_oracle(GivenGame(GAMES["biased rock-paper-scissors"]), tolerance=1e-9)
     shares = dict(zip(last.moves[0], last.row, strict=True))
     assert shares == pytest.approx({"row 0": 0.25, "row 1": 0.5, "row 2": 0.25})
-    *_, last = double_oracle(Given(GAMES["Blotto"]), iterations=99, tolerance=1e-9)
+    *_, last = double_oracle(GivenGame(GAMES["Blotto"]), iterations=99, tolerance=1e-9)
     assert last.value.mean == pytest.approx(0.0, abs=1e-9)
     assert len(last.row) < len(GAMES["Blotto"]), "it needs not all of the game"
 
@@ -63,7 +63,7 @@ def test_known_solutions():
 @pytest.mark.parametrize("name", GAMES)
 def test_what_is_found_brackets_the_value_at_every_iteration(name):
     value = solve(GAMES[name]).value
-    for each in double_oracle(Given(GAMES[name]), iterations=200, tolerance=1e-9):
+    for each in double_oracle(GivenGame(GAMES[name]), iterations=200, tolerance=1e-9):
         assert each.value.mean - each.attacker_gain.mean <= value + 1e-9
         assert value <= each.value.mean + each.defender_gain.mean + 1e-9
 
@@ -71,7 +71,7 @@ def test_what_is_found_brackets_the_value_at_every_iteration(name):
 @pytest.mark.parametrize("meta", ["nash", "replicator", "regret_matching", "uniform"])
 def test_with_exact_oracles_exploitability_is_that_in_the_whole_game(meta):
     payoffs = GAMES["random"]
-    for each in double_oracle(Given(payoffs), meta, 12, 1e-9):
+    for each in double_oracle(GivenGame(payoffs), meta, 12, 1e-9):
         row, column = np.zeros(50), np.zeros(50)
         for names, mixture, whole in zip(
             each.moves, (each.row, each.column), (row, column), strict=True
@@ -96,24 +96,24 @@ def test_uniform_is_uniform():
 
 
 def test_it_says_why_it_ends():
-    *_, last = double_oracle(Given(GAMES["random"]), "uniform", 100, 1e-9)
+    *_, last = double_oracle(GivenGame(GAMES["random"]), "uniform", 100, 1e-9)
     assert last.settled == "the responses are known moves"
-    *_, last = double_oracle(Given(GAMES["random"]), "nash", 3, 1e-9)
+    *_, last = double_oracle(GivenGame(GAMES["random"]), "nash", 3, 1e-9)
     assert last.settled is None and last.number == 2
-    *_, last = double_oracle(Given(GAMES["random"]), "nash", 100, 0.5)
+    *_, last = double_oracle(GivenGame(GAMES["random"]), "nash", 100, 0.5)
     assert last.settled == "exploitability below 0.5" and last.exploitability.mean > 0.01
 
 
 def test_it_ends_where_payoffs_cannot_be_told_apart():
     """Every cell a fair coin on 40 examples: nothing that is found can be told from luck."""
     coins = np.random.default_rng(1).integers(0, 2, (6, 6, 40))
-    *_, last = double_oracle(Given(coins), iterations=20, tolerance=1e-9)
+    *_, last = double_oracle(GivenGame(coins), iterations=20, tolerance=1e-9)
     assert last.settled.startswith("exploitability")
     assert last.exploitability.low <= 0 or last.exploitability.mean < 1e-9
 
 
 @dataclass(frozen=True)
-class Lucky(Given):
+class Lucky(GivenGame):
     """An attacker whose search finds a column by luck."""
 
     def attack(self, models, seed, fresh=False):
@@ -221,7 +221,7 @@ def test_replies_are_chosen_on_one_half_and_judged_on_the_other():
 
 
 def test_a_mixture_secures_the_value_of_matching_pennies_and_no_model_does():
-    oracles = Given(GAMES["matching pennies"])
+    oracles = GivenGame(GAMES["matching pennies"])
     commitments = {
         "row 0": {"row 0": 1.0},
         "row 1": {"row 1": 1.0},
@@ -239,7 +239,7 @@ def test_an_attacker_who_chooses_for_every_example_takes_more():
     """Alone, column 0 is best against row 0 and column 1 against row 1: both are dealt."""
     u = np.array([[[0.0, 1.0], [1.0, 0.2]], [[1.0, 1.0], [1.0, 0.0]]])
     commitments = {"0": {"row 0": 1.0}, "1": {"row 1": 1.0}, "mixed": {"row 0": 0.5, "row 1": 0.5}}
-    found = secured(Given(u), commitments)
+    found = secured(GivenGame(u), commitments)
     assert found["0"].tolist() == [0.0, 0.2]
     assert found["1"].tolist() == [1.0, 0.0]
     # Column 0 leaves (.5, 1) and column 1 (1, .1): .55 at least to who plays one for all.
@@ -252,11 +252,11 @@ def test_an_attacker_who_chooses_for_every_example_takes_more():
 @pytest.mark.parametrize("bad", [{"tolerance": 0.0}, {"tolerance": -1.0}, {"iterations": 0}])
 def test_tolerance_and_iterations_are_above_zero(bad):
     with pytest.raises(ValueError, match="must be above 0"):
-        next(double_oracle(Given(GAMES["random"]), **bad))
+        next(double_oracle(GivenGame(GAMES["random"]), **bad))
 
 
 @dataclass(frozen=True)
-class Priced(Given):
+class Priced(GivenGame):
     """The attacker pays for moving: not zero-sum."""
 
     def costs(self, model, attack):
@@ -274,11 +274,11 @@ def test_what_is_no_mixture_is_refused(bad):
     with pytest.raises(ValueError, match="sum to 1"):
         checked(bad)
     with pytest.raises(ValueError, match="sum to 1"):
-        Given(GAMES["random"]).attack(bad, 0)
+        GivenGame(GAMES["random"]).attack(bad, 0)
 
 
 def test_cells_know_their_names():
     u = np.arange(6.0).reshape(2, 3)
-    game = crossed(Given(u), {"row 1": "model"}, {"column 2": "one", "column 0": "two"})
+    game = crossed(GivenGame(u), {"row 1": "model"}, {"column 2": "one", "column 0": "two"})
     assert game.models == ("model",) and game.attacks == ("one", "two")
     assert game.payoffs("defender")[0, :, 0].tolist() == [5.0, 3.0]

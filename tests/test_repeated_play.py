@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from arena.empirical.double_oracle import Halves
-from arena.empirical.oracles import Given
+from arena.empirical.oracles import GivenGame
 from arena.empirical.repeated_play import forgetting, period, repeated_play
 from arena.solvers.dynamics import orbit
 from arena.solvers.zero_sum import certified, solve
@@ -19,7 +19,7 @@ EXACT = Halves.of(1, 0)
 
 
 def played(payoffs, memory, rounds):
-    return list(itertools.islice(repeated_play(Given(payoffs), memory, EXACT), rounds))
+    return list(itertools.islice(repeated_play(GivenGame(payoffs), memory, EXACT), rounds))
 
 
 def number(name):
@@ -121,7 +121,7 @@ def test_too_few_rounds_have_no_period():
 
 
 def test_side_by_side_all_moves_judge_each():
-    oracles = Given(ROCK)
+    oracles = GivenGame(ROCK)
     rounds = {memory: played(ROCK, memory, 10) for memory in MEMORIES}
     found = side_by_side(oracles, rounds, EXACT)
     for memory in MEMORIES:

@@ -8,7 +8,7 @@ from published import there
 from arena.core import Labelled
 from arena.data.given import Given
 from arena.data.subset import Subset
-from arena.data.tabular import Table
+from arena.data.tabular import Tabular
 
 PLAIN = "0,5,-1\n1,5,1\n4,5,1\n"
 
@@ -20,7 +20,7 @@ def written(tmp_path, text):
 
 
 def test_features_are_scaled_and_labels_numbered(tmp_path):
-    data, test = Table(written(tmp_path, PLAIN)).load()
+    data, test = Tabular(written(tmp_path, PLAIN)).load()
     assert test is None and data.classes == 2 and data.box == (0.0, 1.0)
     assert data.x.dtype == torch.float32 and data.y.dtype == torch.int64
     assert data.x.tolist() == [[0.0, 0.0], [0.25, 0.0], [1.0, 0.0]]  # the second never varies
@@ -28,14 +28,14 @@ def test_features_are_scaled_and_labels_numbered(tmp_path):
 
 
 def test_all_that_counts_may_be_presence(tmp_path):
-    data, _ = Table(written(tmp_path, "0,0.1,0\n-2,0,1\n"), binary=True).load()
+    data, _ = Tabular(written(tmp_path, "0,0.1,0\n-2,0,1\n"), binary=True).load()
     assert data.x.tolist() == [[0.0, 1.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("label", ["kind", 1, -2])
 def test_the_label_is_any_column_by_name_or_number(tmp_path, label):
     path = written(tmp_path, "size;kind;age\n1;7;2\n3;9;2.5\n\n2;8;4\n")
-    data, _ = Table(path, label=label, header=True, delimiter=";").load()
+    data, _ = Tabular(path, label=label, header=True, delimiter=";").load()
     assert data.x.tolist() == [[0.0, 0.0], [1.0, 0.25], [0.5, 1.0]]
     assert data.y.tolist() == [0, 2, 1] and data.classes == 3
 
@@ -66,7 +66,7 @@ def test_the_label_is_any_column_by_name_or_number(tmp_path, label):
 def test_an_unsound_table_is_named_with_the_place(tmp_path, text, options, why):
     path = written(tmp_path, text)
     with pytest.raises(ValueError, match=why) as error:
-        Table(path, **options).load()
+        Tabular(path, **options).load()
     assert str(error.value).startswith(path)
 
 
@@ -75,30 +75,30 @@ def test_a_table_above_the_limit_is_refused_unread(tmp_path):
     with open(path, "wb") as file:
         file.truncate((1 << 28) + 1)  # a hole: it takes no room
     with pytest.raises(ValueError, match=rf"has {(1 << 28) + 1} bytes, at most {1 << 28} are read"):
-        Table(str(path)).load()
+        Tabular(str(path)).load()
 
 
 def test_what_is_no_text_is_named(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes(b"\xff\xfe1,2")
     with pytest.raises(ValueError, match=r"table\.csv is no text"):
-        Table(str(path)).load()
+        Tabular(str(path)).load()
 
 
 def test_a_missing_table_is_named_with_the_way_out(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere is no file; .*values, or leave it out"):
-        Table(str(tmp_path / "nowhere"), openml="spambase").load()
+        Tabular(str(tmp_path / "nowhere"), openml="spambase").load()
     with pytest.raises(FileNotFoundError, match=r"nowhere is no file; .*separated values$"):
-        Table(str(tmp_path / "nowhere")).load()
+        Tabular(str(tmp_path / "nowhere")).load()
     with pytest.raises(FileNotFoundError, match="neither path nor openml"):
-        Table().load()
+        Tabular().load()
 
 
 def test_options_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match="'kind' names a column, but header=false"):
-        Table("any", label="kind")
+        Tabular("any", label="kind")
     with pytest.raises(ValueError, match="must be a single character"):
-        Table("any", delimiter=", ")
+        Tabular("any", delimiter=", ")
 
 
 def test_openml_sends_the_same_table(monkeypatch):
@@ -109,7 +109,7 @@ def test_openml_sends_the_same_table(monkeypatch):
         return np.array([[0.0, 5.0], [1.0, 5.0], [4.0, 5.0]]), np.array(["0", "1", "1"], object)
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch_openml)
-    data, _ = Table(openml="spambase").load()
+    data, _ = Tabular(openml="spambase").load()
     assert data.x.tolist() == [[0.0, 0.0], [0.25, 0.0], [1.0, 0.0]] and data.y.tolist() == [0, 1, 1]
     assert asked[0][0] == ("spambase",)
 
@@ -118,11 +118,11 @@ def test_openml_sends_the_same_table(monkeypatch):
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", out_of_reach)
     with pytest.raises(FileNotFoundError, match=r"spambase .*no route to host.* set data\.path"):
-        Table(openml="spambase").load()
+        Tabular(openml="spambase").load()
 
 
 def test_the_real_spambase():
-    data, _ = Table(str(there("spambase/spambase.data"))).load()
+    data, _ = Tabular(str(there("spambase/spambase.data"))).load()
     # Its documentation: 4,601 instances, 1,813 of them spam (39.4 %), 57 attributes.
     assert data.x.shape == (4601, 57) and data.y.bincount().tolist() == [2788, 1813]
     assert data.x.amin(0).eq(0).all() and data.x.amax(0).eq(1).all()

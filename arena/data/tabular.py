@@ -18,7 +18,7 @@ _SHOWN = 40  # characters of a wrong value in an error
 
 
 @dataclass(frozen=True)
-class Table(Source):
+class Tabular(Source):
     """A file of numbers with a column of whole labels; inputs [features] in [0, 1], no split.
 
     Each feature is scaled so that its smallest value over all rows becomes 0 and its largest 1; a
@@ -48,11 +48,11 @@ class Table(Source):
         super().__post_init__()
         if isinstance(self.label, str) and not self.header:
             raise ValueError(
-                f"Table.label = {self.label!r} names a column, but header=false says that the "
+                f"Tabular.label = {self.label!r} names a column, but header=false says that the "
                 "file has no names; set header=true or give the column's number"
             )
         if len(self.delimiter) != 1:
-            raise ValueError(f"Table.delimiter = {self.delimiter!r} must be a single character")
+            raise ValueError(f"Tabular.delimiter = {self.delimiter!r} must be a single character")
 
     def load(self) -> tuple[Labelled, None]:
         """All rows.
@@ -142,7 +142,7 @@ class Table(Source):
     def _from_openml(self) -> tuple[str, np.ndarray, np.ndarray]:
         if self.openml is None:
             raise FileNotFoundError(
-                "Table has neither path nor openml; set data.path to a file of separated values"
+                "Tabular has neither path nor openml; set data.path to a file of separated values"
             )
         from sklearn.datasets import fetch_openml
 

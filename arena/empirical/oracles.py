@@ -116,7 +116,7 @@ def crossed(
 
 
 @dataclass(frozen=True)
-class Given(Oracles):
+class GivenGame(Oracles):
     """A finite zero-sum game given whole: best responses are the best rows and columns.
 
     They respond to mean payoffs, and take the first of ties. A fresh response is no stronger.
