@@ -244,7 +244,7 @@ class QueryPrice(Priced):
 class MovePrice(Priced):
     """Another cost, plus what the move costs to make, as the action space prices it [F8]."""
 
-    price: NonNegative = 1.0
+    price: NonNegative = 0.1
 
     def units(self, outcome: Outcome) -> Tensor:
         """The outputs' prices in the space's units, [B]."""

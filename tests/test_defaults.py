@@ -11,10 +11,16 @@ from omegaconf import OmegaConf
 from arena import schema
 
 CONF = Path(__file__).parent.parent / "conf"
-PLAIN = ("attacker/strategy/*.yaml",)
-"""Groups whose options are plain: each names a class and writes down its fields."""
+GROUPS = ("attacker/*", "defender/*", "learner", "game", "data", "study", "protocol")
 
-YAMLS = sorted(path for group in PLAIN for path in CONF.glob(group))
+
+def plain(path):
+    """Whether an option is named after its class: others are presets, which differ on purpose."""
+    cls = OmegaConf.load(path)["_target_"].rpartition(".")[2].lower()
+    return path.stem.replace("_", "") == cls
+
+
+YAMLS = [path for group in GROUPS for path in sorted(CONF.glob(f"{group}/*.yaml")) if plain(path)]
 EXCEPTION = re.compile(r"^(\w+):.* # .*\(in Python: .+\)$")
 """A field that is meant to differ ends its comment so, with what the class has instead."""
 
