@@ -58,9 +58,14 @@ class Labelled:
         """Returns the data if they are sound; called once, where data enter.
 
         Raises:
-            ValueError: On no examples, unequal lengths, NaN, inputs outside the box or labels
-                outside the classes, naming the first such example.
+            ValueError: On wrong shapes, no examples, unequal lengths, NaN, inputs outside the box or
+                labels outside the classes, naming the first such example.
         """
+        if self.x.ndim < 2 or self.y.ndim != 1:
+            raise ValueError(
+                f"{name}: inputs have shape {list(self.x.shape)} and labels {list(self.y.shape)}; "
+                "give inputs [B, ...], of at least one axis each, and labels [B]"
+            )
         if len(self.x) != len(self.y):
             raise ValueError(f"{name}: {len(self.x)} inputs but {len(self.y)} labels")
         if len(self) == 0:

@@ -41,6 +41,8 @@ def with_entry(example, value):
     ("changed", "why"),
     [
         ({"y": torch.tensor([0, 1])}, "4 inputs but 2 labels"),
+        ({"x": torch.zeros(4)}, "inputs have shape [4] and labels [4]; give inputs [B, ...]"),
+        ({"x": torch.tensor(0.5), "y": torch.tensor(0)}, "inputs have shape [] and labels []"),
         ({"x": torch.zeros(0, 2), "y": torch.zeros(0).long()}, "no examples"),
         ({"x": with_entry(2, float("nan"))}, "input 2 holds NaN or infinity"),
         ({"x": with_entry(1, float("inf"))}, "input 1 holds NaN or infinity"),
