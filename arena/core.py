@@ -58,8 +58,8 @@ class Labelled:
         """Returns the data if they are sound; called once, where data enter.
 
         Raises:
-            ValueError: On wrong shapes, no examples, unequal lengths, NaN, inputs outside the box or
-                labels outside the classes, naming the first such example.
+            ValueError: On wrong shapes, no examples, unequal lengths, NaN, inputs outside the box
+                or labels outside the classes, naming the first such example.
         """
         if self.x.ndim < 2 or self.y.ndim != 1:
             raise ValueError(

@@ -31,9 +31,26 @@ THREATS = ("linf_white", "linf_score", "linf_label")
 BALLS = ("linf", "l2", "l1", "l0")
 # And what a defender's may: it plays with the first of these actions that lets it.
 ANSWERS = ("confidence", "refusal")
+
+
+def of_other_games():
+    """Options that an experiment with a game of its own chooses: they are played in it."""
+    found = {}
+    for path in sorted((CONF / "experiment").glob("*.yaml")):
+        chosen = {}
+        for line in OmegaConf.to_container(OmegaConf.load(path)).get("defaults", []):
+            if isinstance(line, dict):
+                chosen |= {key.removeprefix("override /"): name for key, name in line.items()}
+        if "game" in chosen:
+            for group, name in chosen.items():
+                found.setdefault(f"{group}/{name}", [f"experiment={path.stem}"])
+    return found
+
+
 # What other options need beside them to be playable.
 COMPANIONS = (
-    {
+    of_other_games()
+    | {
         "attacker/actions/pool": ["threat=replay"],
         "attacker/actions/l0": ["threat=linf_white"],
         "attacker/strategy/replay": ["threat=replay"],
@@ -42,9 +59,6 @@ COMPANIONS = (
         "attacker/knowledge/labels": ["threat=linf_label"],
         "attacker/knowledge/no_box": ["threat=transfer"],
         "defender/knowledge/task": ["defender/strategy=erm"],
-        "attacker/cost/matrix": ["experiment=matching_pennies"],
-        "defender/cost/matrix": ["experiment=matching_pennies"],
-        "game/matrix": ["experiment=matching_pennies"],
         "attacker/actions/feature_changes": ["experiment=dalvi"],
         "attacker/actions/deletions": ["experiment=globerson_roweis"],
         "attacker/strategy/minimum_cost_camouflage": ["experiment=dalvi"],
@@ -62,11 +76,6 @@ COMPANIONS = (
         "data/spambase": ["defender.actions.classes=2"],
         "data/mnist_4_7": ["defender.actions.classes=2"],
         "data/npz": ["data.train=images.npz"],
-    }
-    | {
-        f"{player}/{option}": ["experiment=matching_pennies"]
-        for player in ("attacker", "defender")
-        for option in ("actions/mixtures", "knowledge/commitment", "strategy/best_reply")
     }
     | {
         f"{player}/strategy/mix": ["experiment=matching_pennies", f"{player}.actions.pure=false"]
