@@ -3,7 +3,6 @@ import os
 # Two cores and small models: threads cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import gc
 import multiprocessing
 import sys
 import warnings
@@ -18,12 +17,6 @@ torch.set_num_threads(1)
 # The same examples on every run, and no test that fails because a machine is slow.
 settings.register_profile("arena", deadline=None, derandomize=True)
 settings.load_profile("arena")
-
-
-def pytest_collection_finish():
-    """What has been imported stays: no collection of garbage need look through it again."""
-    gc.collect()
-    gc.freeze()
 
 
 # What players, studies and their records import, by way of the largest; no backward pass, after
