@@ -26,7 +26,7 @@ from arena.attacks.engines.walks import S, Walks, wide
 from arena.classification import Perturbations, decide
 from arena.core import Player, Strategy, Turn
 from arena.fields import Count
-from arena.knowledge import View, WhiteBox
+from arena.knowledge import INVALID, View, WhiteBox
 
 _CPU_SYNC, _SYNC = 1, 8
 """Steps between two looks for walks that are done; an accelerator has to be waited for."""
@@ -252,8 +252,9 @@ class Search:
     def _judged(self, walks: Walks[Any], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """What the answers cost [L], and which places count: those of walks still under way.
 
-        An answer that is not there costs what the player's cost says; where that wins nothing, the
-        place does not count.
+        An answer that is not there costs what the player's cost says. Such a place does not count
+        if that wins nothing, or if another model scores than is searched: what breaks a surrogate
+        need not break its target.
         """
         labels = decide(logits, self.classes)
         cost = self.cost.answered(labels, walks.y)
@@ -264,8 +265,10 @@ class Search:
                 checked = decide(self.ask(x[seems], walks.rows[seems]), self.classes)
                 labels = labels.index_copy(0, seems, checked)
                 cost = self.cost.answered(labels, walks.y)
-        barren = losses.barren(self.cost, labels, walks.y)
-        return cost, ~barren & (walks.t <= self.method.steps)
+        idle = labels == INVALID
+        if self.turn.closing:
+            idle = losses.barren(self.cost, labels, walks.y)
+        return cost, ~idle & (walks.t <= self.method.steps)
 
     def _keep(
         self, walks: Walks[Any], together: int, x: Tensor, cost: Tensor, loss: Tensor, fit: Tensor
