@@ -10,7 +10,7 @@ _HOMES = {
     "ActionSpace": "core",
     "Arena": "arena",
     "Board": "games.game",
-    "BudgetExceeded": "knowledge",
+    "BudgetExceeded": "ledger",
     "Classifier": "classification",
     "Cost": "core",
     "EmpiricalGame": "empirical.game",
@@ -24,7 +24,7 @@ _HOMES = {
     "Outcome": "classification",
     "Perturbations": "classification",
     "Player": "core",
-    "Record": "arena",
+    "Record": "record",
     "SampleView": "knowledge",
     "ScoreView": "knowledge",
     "Strategy": "core",
@@ -35,7 +35,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from arena.arena import Arena, Record, Unplayable
+    from arena.arena import Arena, Unplayable
     from arena.classification import Classifier, Learner, Outcome, Perturbations
     from arena.core import (
         ActionSpace,
@@ -49,15 +49,9 @@ if TYPE_CHECKING:
     )
     from arena.empirical.game import EmpiricalGame
     from arena.games.game import Board, Game
-    from arena.knowledge import (
-        BudgetExceeded,
-        Knowledge,
-        LabelView,
-        SampleView,
-        ScoreView,
-        View,
-        WhiteBox,
-    )
+    from arena.knowledge import Knowledge, LabelView, SampleView, ScoreView, View, WhiteBox
+    from arena.ledger import BudgetExceeded
+    from arena.record import Record
 
 __all__ = [
     "ActionSpace",

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,46 +11,15 @@ from torch import Tensor
 from arena import chance
 from arena.core import IllegalMove, Labelled, Move, MoveOrder, Player, Turn
 from arena.games.game import Board, Entry, Game, Past
-from arena.knowledge import BudgetExceeded, Ledger, Meter, Random, View
+from arena.knowledge import Random, View
+from arena.ledger import BudgetExceeded, Ledger, Meter
+from arena.record import Record
 from arena.seal import Seal, TorchState
 from arena.store import Store
 
 
 class Unplayable(ValueError):
     """The declarations contradict each other; nothing was trained."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """The result of a round. Payoffs are minus mean costs; `seconds` is the time of each move."""
-
-    round: int
-    order: str
-    saw: dict[str, dict[str, int]]
-    """By player and the opponent it looked at, the round of the move it saw (-1: the opening)."""
-    payoffs: dict[str, float]
-    standard_errors: dict[str, float]
-    zero_sum: bool
-    """Whether the costs of all players sum to 0 on every example."""
-    metrics: dict[str, float]
-    seconds: dict[str, float]
-    notes: tuple[str, ...] = ()
-    costs: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    """The cost of every unit, float64 [n]."""
-    exhibit: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    certified: Tensor | None = field(default=None, repr=False)
-    """Which units are certified, bool [n]: no legal move makes the defender err. None if none can
-    be."""
-
-    def outcomes(self) -> dict[str, Tensor]:
-        """By name, a tensor [n] over the units: every player's costs, and which are `certified`."""
-        return self.costs | ({} if self.certified is None else {"certified": self.certified})
-
-    def line(self) -> dict[str, Any]:
-        """The record as plain data, for a line of JSON; tensors are kept elsewhere."""
-        plain = dict(vars(self))
-        del plain["costs"], plain["exhibit"], plain["certified"]
-        return plain | {"notes": list(self.notes)}
 
 
 class Arena:

@@ -16,8 +16,8 @@ from tensorboard.plugins.hparams import summary_v2 as hp
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
-from arena.arena import Record
 from arena.knowledge import INVALID, REFUSED
+from arena.record import Record
 
 _COMPARED = (
     "payoff/attacker",

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arena.arena import Record
 from arena.checksums import (
     damaged,
     opened,
@@ -35,6 +34,7 @@ from arena.checksums import (
 from arena.events import Events
 from arena.files import append, atomically, held, packed, unpacked
 from arena.identity import changes
+from arena.record import Record
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "checkpoint.log"

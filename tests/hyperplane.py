@@ -6,7 +6,8 @@ from torch import Tensor
 from arena.actions.lp import Lp
 from arena.core import Cost, Labelled, Player, Strategy, Task, Turn
 from arena.costs import ErrorRate, Negation
-from arena.knowledge import Answering, Knowledge, LabelView, Ledger, ScoreView
+from arena.knowledge import Answering, Knowledge, LabelView, ScoreView
+from arena.ledger import Ledger
 
 ERROR = Negation(of=ErrorRate())
 BOX = (-3.0, 5.0)

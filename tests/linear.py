@@ -6,7 +6,7 @@ from torch import nn
 from arena import Knowledge, Labelled, Player, Turn, WhiteBox
 from arena.actions.lp import L2, Linf
 from arena.costs import ErrorRate, Negation
-from arena.knowledge import Ledger
+from arena.ledger import Ledger
 from arena.training.classifiers import ModuleClassifier
 
 # Room on all sides, so that the box never cuts the ball and the optimum has a closed form.

@@ -11,8 +11,8 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.retrain import Retrain
 from arena.games.evasion import Evasion
-from arena.knowledge import Ledger
 from arena.learners.networks import MLP
+from arena.ledger import Ledger
 
 LINEAR = MLP(())
 ORDERS = {

@@ -17,7 +17,8 @@ from arena.attacks.foolbox import Foolbox
 from arena.attacks.torchattacks import Torchattacks
 from arena.core import IllegalMove, Labelled, Player, Turn
 from arena.costs import ErrorRate, Negation, QueryPrice, Targeted
-from arena.knowledge import Knowledge, Ledger, WhiteBox
+from arena.knowledge import Knowledge, WhiteBox
+from arena.ledger import Ledger
 from arena.training.classifiers import ModuleClassifier
 
 ERROR = Negation(ErrorRate())

@@ -25,8 +25,9 @@ from arena.data.given import Given
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.games.evasion import Evasion
-from arena.knowledge import BudgetExceeded, LabelView
+from arena.knowledge import LabelView
 from arena.learners.networks import MLP
+from arena.ledger import BudgetExceeded
 from arena.training.classifiers import ModuleClassifier
 
 PLAIN = ERM(MLP(()), epochs=2)

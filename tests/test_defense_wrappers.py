@@ -34,9 +34,10 @@ from arena.defenses.retrain import Retrain
 from arena.defenses.rounded_scores import RoundedScores, rounded
 from arena.defenses.smoothing import RandomizedSmoothing, at_least, least, separating
 from arena.defenses.transformed import Transformed
-from arena.knowledge import REFUSED, Ledger, SampleView
+from arena.knowledge import REFUSED, SampleView
 from arena.learners.networks import MLP
 from arena.learners.preprocessing import Preprocessing, coins
+from arena.ledger import Ledger
 from arena.training.classifiers import ModuleClassifier, RandomClassifier
 from arena.transformations.bit_depth import BitDepth
 from arena.transformations.gaussian_noise import GaussianNoise

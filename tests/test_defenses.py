@@ -22,16 +22,9 @@ from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
 from arena.defenses.inner import attacked
 from arena.defenses.retrain import Retrain, union
-from arena.knowledge import (
-    Knowledge,
-    LabelView,
-    Ledger,
-    SampleView,
-    ScoreView,
-    View,
-    WhiteBox,
-)
+from arena.knowledge import Knowledge, LabelView, SampleView, ScoreView, View, WhiteBox
 from arena.learners.networks import MLP
+from arena.ledger import Ledger
 from arena.training.classifiers import ModuleClassifier
 from arena.training.trainer import Diverged, Step, Trainer
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from arena.actions.lp import L2, Linf, Lp
 from arena.attacks.hopskipjump import HopSkipJump, _Jumps
-from arena.knowledge import LabelView, Ledger
+from arena.knowledge import LabelView
+from arena.ledger import Ledger
 
 
 def make(model, x, y, space, *cost, budget=None, batch_size=64, seed=0, **fields):

@@ -13,7 +13,8 @@ from arena.attacks.pgd import PGD
 from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
-from arena.knowledge import REFUSED, Ledger
+from arena.knowledge import REFUSED
+from arena.ledger import Ledger
 from arena.training.classifiers import committed
 from arena.transformations.gaussian_noise import GaussianNoise
 from arena.transformations.transformation import Transformation

@@ -29,7 +29,7 @@ from arena.core import Move, Turn
 from arena.defenses.adversarial_training import AdversarialTraining
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
-from arena.knowledge import Ledger
+from arena.ledger import Ledger
 
 
 class Spy(Strategy):

@@ -11,6 +11,7 @@ ORDER = [
     {"fields", "chance", "checksums", "files", "modules", "seal"},
     {"declaration", "identity", "executors"},
     {"store"},
+    {"ledger", "record"},
     {"knowledge", "schema", "solvers", "estimate"},
     {"core"},
     {"classification"},

@@ -14,7 +14,7 @@ from arena.attacks.levels_first import LevelsFirst, _LevelSearch, squeezes
 from arena.classification import decide
 from arena.costs import Negation, Refusal
 from arena.defenses.feature_squeezing import Squeezing
-from arena.knowledge import Ledger
+from arena.ledger import Ledger
 from arena.training.classifiers import committed
 from arena.transformations.bit_depth import BitDepth
 from arena.transformations.gaussian_noise import GaussianNoise

@@ -17,7 +17,6 @@ import arena
 from arena import Arena, Knowledge, MoveOrder, Player
 from arena.actions.decisions import Confidence
 from arena.actions.lp import Linf
-from arena.arena import Record
 from arena.attacks.pgd import PGD
 from arena.checksums import sealed_line
 from arena.costs import ErrorRate, Negation
@@ -30,6 +29,7 @@ from arena.games.evasion import Evasion
 from arena.learners.networks import MLP
 from arena.log import CHECKPOINT, LOG, RunLog, claim, read_checkpoint, read_rounds
 from arena.modules import UNKNOWN
+from arena.record import Record
 
 CONFIG = {"a": 1, "study": {"_target_": "S", "rounds": 3}}
 

@@ -14,9 +14,9 @@ from arena.attacks.square import Square
 from arena.classification import decide
 from arena.defenses.erm import ERM
 from arena.defenses.fixed import Fixed
-from arena.knowledge import Ledger
 from arena.learners.networks import MLP
 from arena.learners.preprocessing import Preprocessed, Preprocessing
+from arena.ledger import Ledger
 from arena.training.classifiers import ModuleClassifier, RandomClassifier, committed
 from arena.transformations.bit_depth import BitDepth
 from arena.transformations.gaussian_noise import GaussianNoise

@@ -14,7 +14,7 @@ from arena.actions.lp import L0, L1, L2, Linf
 from arena.attacks.square import Square, _Bumps, _bumps, _Squares, _window
 from arena.core import Turn
 from arena.costs import ErrorRate, Negation, Refusal, Targeted
-from arena.knowledge import Ledger
+from arena.ledger import Ledger
 
 
 class Linear:

@@ -23,9 +23,9 @@ from arena.costs import Targeted
 from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.defenses.feature_squeezing import Squeezing
-from arena.knowledge import Ledger
 from arena.learners.networks import MLP
 from arena.learners.preprocessing import Preprocessed, Preprocessing
+from arena.ledger import Ledger
 from arena.training.classifiers import committed
 from arena.transformations.bit_depth import BitDepth
 from arena.transformations.gaussian_noise import GaussianNoise

@@ -13,7 +13,8 @@ from arena.attacks.pgd import PGD
 from arena.classification import Perturbations
 from arena.core import Labelled, Player, Strategy, Task, Turn
 from arena.fields import Share
-from arena.knowledge import Knowledge, Ledger, View, WhiteBox
+from arena.knowledge import Knowledge, View, WhiteBox
+from arena.ledger import Ledger
 from arena.training.classifiers import committed
 from arena.training.trainer import Step, Trainer
 

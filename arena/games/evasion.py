@@ -23,17 +23,8 @@ from arena.defenses.constant import Constant
 from arena.fields import Count, Share
 from arena.games.game import Board, Description, Entry, Facts, Game, Measure, Past, Scores
 from arena.games.scoring import Committed, EvasionScores, Scoring, Sent
-from arena.knowledge import (
-    INVALID,
-    REFUSED,
-    LabelView,
-    Ledger,
-    Meter,
-    SampleView,
-    ScoreView,
-    View,
-    WhiteBox,
-)
+from arena.knowledge import INVALID, REFUSED, LabelView, SampleView, ScoreView, View, WhiteBox
+from arena.ledger import Ledger, Meter
 
 _EXHIBITED = 8
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from arena.core import Idle, Labelled, Move, Player, Strategy, Turn
 from arena.fields import Declared
-from arena.knowledge import Ledger, Meter, View
+from arena.knowledge import View
+from arena.ledger import Ledger, Meter
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from arena import chance
 from arena.core import ActionSpace, Cost, IllegalMove, Labelled, Move, Player, Strategy, Task, Turn
 from arena.fields import Count
 from arena.games.game import Board, Entry, Game, Past, Scores
-from arena.knowledge import Ledger, Meter, View
+from arena.knowledge import View
+from arena.ledger import Ledger, Meter
 from arena.solvers.stackelberg import mixed_commitment, pure_commitment
 
 _SUM_TOLERANCE = 1e-9

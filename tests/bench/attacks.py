@@ -26,7 +26,8 @@ from arena.attacks.square import Square
 from arena.classification import decide
 from arena.core import Player, Strategy, Turn
 from arena.costs import ErrorRate, Negation
-from arena.knowledge import Knowledge, Ledger, WhiteBox
+from arena.knowledge import Knowledge, WhiteBox
+from arena.ledger import Ledger
 from tests.parity import references
 from tests.parity.references import MINIMUM, WITHIN
 

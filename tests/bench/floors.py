@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from arena import chance
 from arena.actions.lp import Linf
 from arena.classification import Classifier, decide
-from arena.knowledge import Ledger
+from arena.ledger import Ledger
 
 from . import meters
 

@@ -5,7 +5,8 @@ from small import attacker
 
 from arena.classification import decide
 from arena.core import Turn
-from arena.knowledge import Knowledge, Ledger, WhiteBox
+from arena.knowledge import Knowledge, WhiteBox
+from arena.ledger import Ledger
 
 # Every library's L-inf attack exceeds eps by a rounding of float32: theirs is forgiven, ours is
 # held to what the space contains.

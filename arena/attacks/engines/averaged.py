@@ -20,7 +20,8 @@ from torch import Tensor
 from arena.attacks.engines.wrapped import WrappedView
 from arena.classification import Classifier
 from arena.core import Cost, Turn
-from arena.knowledge import Knowledge, Ledger, WhiteBox
+from arena.knowledge import Knowledge, WhiteBox
+from arena.ledger import Ledger
 
 Combined = Literal["logits", "probabilities", "losses"]
 
