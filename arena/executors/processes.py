@@ -41,7 +41,7 @@ class Processes(Executor):
 
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         leash, held = context.Pipe(duplex=False)
-        begin = leash, os.getpid(), torch.get_num_threads(), _pickled(work)
+        begin = leash, torch.get_num_threads(), _pickled(work)
         pool = ProcessPoolExecutor(min(self.workers, len(items)), context, _begin, begin)
         try:
             pickled = [_pickled(item) for item in items]
@@ -86,9 +86,9 @@ def _pickled(value: Any) -> bytes:
         ) from None
 
 
-def _begin(leash: Connection, parent: int, threads: int, work: bytes) -> None:
+def _begin(leash: Connection, threads: int, work: bytes) -> None:
     # First of all, since the parent may end while torch is being imported.
-    threading.Thread(target=_end_with, args=(leash, parent), daemon=True).start()
+    threading.Thread(target=_end_with, args=(leash, os.getppid()), daemon=True).start()
     import torch
 
     global _work
@@ -97,9 +97,10 @@ def _begin(leash: Connection, parent: int, threads: int, work: bytes) -> None:
 
 
 def _end_with(leash: Connection, parent: int) -> None:
-    """Ends this process when the parent closes its end of the pipe, or is there no more.
+    """Ends this process when the pool's process closes its end of the pipe, or the parent is gone.
 
-    A killed parent's end stays open in any process that it forked: hence the second look.
+    A killed process's end stays open in any process that it forked: hence the second look. The
+    parent is the pool's process, or a server that forks for it and ends with it.
     """
     while not leash.poll(_LOOK) and os.getppid() == parent:
         pass
