@@ -134,7 +134,7 @@ class Arena:
             made=dict.fromkeys(standing, 0),
         )
         try:
-            move = self._move(player, 0, len(self.order.stages) - 1, ("reply", *parts))
+            move = self._move(player, 0, len(self.order.stages), ("reply", *parts))
             ledger = self._past.ledgers[player]
             return Entry(move, ledger.queries, ledger.gradients)
         finally:
@@ -261,8 +261,9 @@ class Arena:
         Against a random classifier never: it is scored with other coins than it answers with.
         """
         last = {other: i for i, movers in enumerate(self.order.stages) for other in movers}
+        standing = self._past.standing
         return all(
-            last[other] < stage and not isinstance(self._past.standing[other], Random)
+            other in standing and last[other] < stage and not isinstance(standing[other], Random)
             for other in self.players
             if other != name
         )

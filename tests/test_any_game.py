@@ -21,6 +21,7 @@ from arena.empirical.trained import Trained
 from arena.executors.executor import Serial
 from arena.games.evasion import Evasion, EvasionBoard
 from arena.games.game import Scores
+from arena.games.matrix import MatrixBoard, MatrixCost, MatrixGame, Mix, Mixtures
 from arena.store import Store
 from arena.studies.double_oracle import DoubleOracle
 from arena.studies.match import Match
@@ -131,12 +132,13 @@ def test_adaptive_play_needs_nothing_but_replies(study, tmp_path, capsys):
     assert (tmp_path / "run" / name).is_file()
 
 
-def test_replies_to_evasion_are_its_matches(tmp_path):
-    """The generic oracle on evasion: the attacker's reply to a model is what a match makes."""
+@pytest.mark.parametrize("order", ORDERS)
+def test_replies_to_evasion_are_attacks_on_its_models(order):
+    """Whatever the order of the match, a reply is made to the moves that stand."""
     arena = Arena(
         Evasion(Digits(), examples=40),
         {"attacker": attacker(), "defender": defender(TRAINER)},
-        MoveOrder.defender_first(),
+        ORDERS[order],
     )
     oracles = Replies().oracles(arena)
     model, honest = oracles.opening()
@@ -145,6 +147,33 @@ def test_replies_to_evasion_are_its_matches(tmp_path):
     assert attacked > clean + 0.3
     assert oracles.attack({model: 1.0}, 0) == reply
     assert oracles.costs(model, reply).keys() == {"attacker", "defender"}
+
+
+def test_a_player_without_an_opening_replies_to_nobody():
+    """Of a game without openings, the defender's first move sees nobody's."""
+    pennies = ((1.0, -1.0), (-1.0, 1.0))
+    rivals = {
+        name: Player(Mixtures(2), MatrixCost(pennies), Knowledge(), Mix((0.5, 0.5)))
+        for name in ("attacker", "defender")
+    }
+    for order in ORDERS.values():
+        arena = Arena(NoOpening(), rivals, order)
+        model, attack = Replies().oracles(arena).opening()
+        assert model.startswith("model") and attack.startswith("attack")
+
+
+class NoOpening(MatrixGame):
+    """A matrix game in which nothing stands before the first round."""
+
+    def deal(self, players, seed):
+        return NothingStands(players)
+
+
+class NothingStands(MatrixBoard):
+    """As dealt above."""
+
+    def opening(self, player):
+        return None
 
 
 HOW = Trained(inner=attacker().strategy, stronger=attacker().strategy)
