@@ -180,7 +180,9 @@ HOW = Trained(inner=attacker().strategy, stronger=attacker().strategy)
 
 
 def test_searching_and_training_as_in_evasion_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match=r"Poisoning has data or a score of its own.*Replies"):
+    with pytest.raises(
+        ValueError, match=r"Poisoning has data or a score of its own.*study/responding=replies"
+    ):
         DoubleOracle(HOW).run(setup(tmp_path / "run"))
     assert not list((tmp_path / "run").rglob("*.safetensors"))
 

@@ -76,6 +76,9 @@ COMPANIONS = (
         "data/spambase": ["defender.actions.classes=2"],
         "data/mnist_4_7": ["defender.actions.classes=2"],
         "data/npz": ["data.train=images.npz"],
+        "study/responding/trained": ["study=double_oracle"],
+        "study/responding/average": ["study=repeated_play"],
+        "study/responding/replies": ["study=double_oracle"],
     }
     | {
         f"{player}/strategy/mix": ["experiment=matching_pennies", f"{player}.actions.pure=false"]
@@ -180,13 +183,16 @@ def test_every_option_has_a_comment_and_every_field_an_option(path):
     uncommented = [
         line
         for line in lines[1:]
-        if re.match(option, line) and "_target_" not in line and " # " not in line
+        if re.match(option, line) and not re.search("_target_| # |^defaults:", line)
     ]
     assert not uncommented
     config = OmegaConf.to_container(OmegaConf.load(CONF / path), resolve=False)
     declared = schema.declared(config["_target_"])
     assert declared is not None
-    assert set(declared) == set(config) - {"_target_"}, "an option is missing, or unknown"
+    chosen = {key for line in config.pop("defaults", []) if line != "_self_" for key in line}
+    assert set(declared) == (set(config) | chosen) - {"_target_"}, (
+        "an option is missing, or unknown"
+    )
 
 
 def shortened(node):

@@ -82,8 +82,7 @@ class Trained(Responding):
         if not _as_evasion(board):
             raise ValueError(
                 f"{type(arena.game).__name__} has data or a score of its own, and these best "
-                "responses attack and train as in evasion; use "
-                "study.responding={_target_: arena.empirical.replies.Replies}"
+                "responses attack and train as in evasion; use study/responding=replies"
             )
         assert isinstance(board, EvasionBoard)
         self.check(arena.players, board.dealt.classes)
