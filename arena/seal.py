@@ -7,6 +7,7 @@ every module its mode, its hooks, its type and what its parameters require.
 
 import hashlib
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, range, slice)
+_EMPTY = {dict, list, tuple, set, OrderedDict}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -71,6 +73,8 @@ def _content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
     if isinstance(value, nn.Module):
         yield _mode(value)
     for name, part in _parts(value):
+        if isinstance(part, _PLAIN) or part.__class__ in _EMPTY and not part:
+            continue  # most parts of a module: not worth a generator each
         for number, content in enumerate(_content(part, seen)):
             if number == 0:  # the names of what has no content do not count either
                 yield name.encode()
