@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, range, slice)
-_EMPTY = {dict, list, tuple, set, OrderedDict}
+_CONTAINERS = {dict, list, tuple, set, OrderedDict}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -47,38 +47,39 @@ class Seal:
 
 
 def _digest(value: Any) -> bytes:
+    """A hash of all tensors and arrays in a value, and of the modes of all modules in it.
+
+    Numbers and text outside tensors do not count: a model may count its own calls. What decides
+    its answers is held in tensors and arrays.
+    """
     digest = hashlib.sha256()
-    for part in _content(value, set()):
-        digest.update(part)
+    waiting: list[tuple[str, Any]] = [("", value)]
+    seen: dict[int, Any] = {}  # each object once; held, lest another takes its id
+    while waiting:
+        name, value = waiting.pop()
+        if _hollow(value) or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if isinstance(value, Tensor):
+            kind = name, tuple(value.shape), value.dtype, value.requires_grad
+            digest.update(repr(kind).encode())
+            digest.update(_bytes(value))
+        elif isinstance(value, np.ndarray):
+            digest.update(repr((name, value.shape, value.dtype)).encode())
+            if value.dtype != object:
+                digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        else:
+            if isinstance(value, nn.Module):
+                digest.update(name.encode() + _mode(value))
+            waiting.extend(_parts(value))
     return digest.digest()
 
 
-def _content(value: Any, seen: set[int]) -> Iterator[bytes | memoryview]:
-    """The content of a value, each object once; numbers and text outside tensors do not count.
-
-    A model may count its own calls. What decides its answers is held in tensors and arrays.
-    """
-    if isinstance(value, _PLAIN) or id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, Tensor):
-        yield repr((tuple(value.shape), value.dtype, value.requires_grad)).encode()
-        yield _bytes(value)
-        return
-    if isinstance(value, np.ndarray):
-        yield repr((value.shape, value.dtype)).encode()
-        if value.dtype != object:
-            yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
-        return
-    if isinstance(value, nn.Module):
-        yield _mode(value)
-    for name, part in _parts(value):
-        if isinstance(part, _PLAIN) or part.__class__ in _EMPTY and not part:
-            continue  # most parts of a module: not worth a generator each
-        for number, content in enumerate(_content(part, seen)):
-            if number == 0:  # the names of what has no content do not count either
-                yield name.encode()
-            yield content
+def _hollow(value: Any) -> bool:
+    """Whether there is nothing to hash in a value: most parts of a module are empty."""
+    if isinstance(value, _PLAIN):
+        return True
+    return type(value) in _CONTAINERS and not value
 
 
 def _bytes(tensor: Tensor) -> memoryview:
