@@ -105,11 +105,10 @@ def _arrange(module: nn.Module, layout: torch.memory_format) -> None:
 class RandomClassifier(ModuleClassifier):
     """A module that flips coins: `module(x, key)`, with `key` [B] as in `chance`.
 
-    A view draws the coins of each pass afresh, see `LabelView`. Asked without one, as when the
-    game scores it, the module takes them from the input itself (`module(x)`). Hence every answer
-    is a function of its arguments: nothing depends on the batch, and a resumed match needs to know
-    no coins. The coins that will be scored are in no stream that a view draws from: what fooled
-    one draw has to fool another.
+    A view draws fresh coins for each pass, see `LabelView`. The game scores it with coins from the
+    match's secret, several draws of them, which no view shows: what fooled one draw has to fool
+    others. Asked without a key (`module(x)`), the module takes its coins from the input itself, so
+    that every answer is a function of its arguments and nothing depends on the batch.
     """
 
     def drawn(self, key: Tensor) -> Classifier:
