@@ -129,12 +129,11 @@ class Arena:
         """
         here = self._past, self._seconds, self._saw, self._notes
         self._saw, self._seconds, self._notes = {name: {} for name in self.players}, {}, []
-        self._past = Past(
-            standing={name: entry.move for name, entry in standing.items()},
-            made=dict.fromkeys(standing, 0),
-        )
+        self._past = Past()
         try:
-            move = self._move(player, 0, len(self.order.stages), ("reply", *parts))
+            for name, entry in standing.items():
+                self._stand(name, 0, entry.move)
+            move = self._move(player, 0, len(self.order.stages), ("reply", player, *parts))
             ledger = self._past.ledgers[player]
             return Entry(move, ledger.queries, ledger.gradients)
         finally:
@@ -159,7 +158,8 @@ class Arena:
         """Begins a round: what was asked before counts as spent."""
         past = self._past
         for name, ledger in past.ledgers.items():
-            past.spent[name] = ledger.queries + past.spent.get(name, 0)
+            if self.players[name].knowledge.queries_per == "match":
+                past.spent[name] = ledger.queries + past.spent.get(name, 0)
         past.ledgers = {}
 
     def _open(self) -> None:
@@ -188,8 +188,9 @@ class Arena:
     ) -> Move:
         board, player = self.board, self.players[name]
         data = board.data(name, self._past)
-        seed = self.derived_seed(*(parts or (number, stage, name)))
-        ledger = self._books(name, data, chance.seed_of(seed, "answers"))
+        parts = parts or (number, stage, name)
+        seed = self.derived_seed(*parts)
+        ledger = self._books(name, data, self.derived_seed("answers", *parts))
         meter = Meter(ledger)
         turn = Turn(
             player=player,
@@ -272,6 +273,11 @@ class Arena:
         """The inputs that the strategy kept; elsewhere its move of this round, or the opening."""
         made = self._past.made.get(name)
         move: Any = turn.last if made == turn.round else self.board.opening(name)
+        if move is None:
+            raise IllegalMove(
+                f"{name} ran into its budget, and {type(self.game).__name__} has no opening that "
+                "it could play instead; ask less, or raise knowledge.queries"
+            )
         for rows, x in turn.kept:
             move = move.index_copy(0, rows, x)
         return move

@@ -111,6 +111,21 @@ class View:
         return self._fact("training_data")
 
 
+def _one_each(answers: Tensor, x: Tensor, axes: int) -> Tensor:
+    """The answers, [B] or [B, K], one for each input.
+
+    Raises:
+        ValueError: If they are of another shape: inputs with an axis more would get more answers
+            than are paid for.
+    """
+    if answers.ndim != axes or len(answers) != len(x):
+        raise ValueError(
+            f"{len(x)} inputs of shape {list(x.shape[1:])} got answers of shape "
+            f"{list(answers.shape)}; ask about inputs of the shape that the task says"
+        )
+    return answers
+
+
 class LabelView(View):
     """A classifier that answers with a label only (a decision-based black box).
 
@@ -170,7 +185,7 @@ class LabelView(View):
         asked = self._asked(x, rows)
         self._ledger.charge(rows)
         with self._meter.charged():
-            return asked.labels(x.detach())
+            return _one_each(asked.labels(x.detach()), x, 1)
 
 
 class ScoreView(LabelView):
@@ -187,7 +202,7 @@ class ScoreView(LabelView):
         asked = self._asked(x, rows)
         self._ledger.charge(rows)
         with self._meter.charged():
-            return asked.published(asked.logits(x.detach()))
+            return _one_each(asked.published(asked.logits(x.detach())), x, 2)
 
 
 class WhiteBox(ScoreView):
@@ -205,7 +220,7 @@ class WhiteBox(ScoreView):
         asked = self._asked(x, rows)
         self._ledger.passed(rows)
         with self._meter.charged():
-            logits = asked.logits(x)
+            logits = _one_each(asked.logits(x), x, 2)
         if logits.requires_grad:
             count = partial(self._count_gradients, rows)
             logits.register_hook(count)

@@ -2,7 +2,7 @@
 
 A version counter misses what is changed through a numpy view, `.data` or a hook, and says nothing
 of a module's mode. So a seal hashes content: every tensor and array that can be reached, and of
-every module its mode, its hooks, its type and what its parameters require.
+every module its mode, its hooks, its type, its settings and what its parameters require.
 """
 
 import hashlib
@@ -16,17 +16,44 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), type, range, slice)
 _CONTAINERS = {dict, list, tuple, set, OrderedDict}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What a value held at one moment.
+
+    Attributes:
+        value: The value.
+        digests: A hash of each tensor and array in it, and of each module's mode, by identity.
+        objects: All objects in it, held lest another takes their identity.
+    """
+
+    value: Any
+    digests: Mapping[int, bytes]
+    objects: Mapping[int, Any]
+
+    def kept(self, now: "_Content") -> bool:
+        """Whether all of it is still there: unchanged, or moved to another object."""
+        anywhere = set(now.digests.values())
+        return all(
+            now.digests[which] == digest if which in now.digests else digest in anywhere
+            for which, digest in self.digests.items()
+        )
+
+
 class Seal:
-    """Remembers the content of named values, and tells which of them have changed since."""
+    """Remembers the content of named values, and tells which of them have changed since.
+
+    What has been added does not count: a model or a board may make itself a cache.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[Any, bytes]] = {}
+        self._known: dict[str, _Content] = {}
 
     def close(self, values: Mapping[str, Any]) -> None:
         """Seals values: tensors, arrays, modules, and objects that hold any of these.
@@ -35,43 +62,52 @@ class Seal:
         """
         known = self._known
         self._known = {
-            name: known[name]
-            if name in known and known[name][0] is value
-            else (value, _digest(value))
+            name: known[name] if name in known and known[name].value is value else _content(value)
             for name, value in values.items()
         }
 
     def broken(self) -> list[str]:
-        """The names of sealed values whose content has changed."""
-        return [name for name, (value, was) in self._known.items() if _digest(value) != was]
+        """The names of sealed values of which anything has changed or is gone."""
+        return [
+            name
+            for name, content in self._known.items()
+            if not content.kept(_content(content.value))
+        ]
 
 
-def _digest(value: Any) -> bytes:
-    """A hash of all tensors and arrays in a value, and of the modes of all modules in it.
+def _content(value: Any) -> _Content:
+    """What a value holds now.
 
-    Numbers and text outside tensors do not count: a model may count its own calls. What decides
-    its answers is held in tensors and arrays.
+    Of a module, its parameters, buffers, parts and mode. Its other attributes may be what it
+    remembers of its last pass. Whole numbers and text outside tensors do not count either: a
+    model may count its own calls.
     """
-    digest = hashlib.sha256()
-    waiting: list[tuple[str, Any]] = [("", value)]
-    seen: dict[int, Any] = {}  # each object once; held, lest another takes its id
+    digests: dict[int, bytes] = {}
+    objects: dict[int, Any] = {}
+    waiting = [value]
     while waiting:
-        name, value = waiting.pop()
-        if _hollow(value) or id(value) in seen:
+        part = waiting.pop()
+        if _hollow(part) or id(part) in objects:
             continue
-        seen[id(value)] = value
-        if isinstance(value, Tensor):
-            kind = name, tuple(value.shape), value.dtype, value.requires_grad
-            digest.update(repr(kind).encode())
-            digest.update(_bytes(value))
-        elif isinstance(value, np.ndarray):
-            digest.update(repr((name, value.shape, value.dtype)).encode())
-            if value.dtype != object:
-                digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        objects[id(part)] = part
+        if isinstance(part, Tensor):
+            if not is_lazy(part):
+                kind = tuple(part.shape), part.dtype, part.requires_grad
+                digests[id(part)] = _hash(kind, _bytes(part))
+        elif isinstance(part, np.ndarray):
+            if part.dtype != object:
+                content = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+                digests[id(part)] = _hash((part.shape, part.dtype), content)
         else:
-            if isinstance(value, nn.Module):
-                digest.update(name.encode() + _mode(value))
-            waiting.extend(_parts(value))
+            if isinstance(part, nn.Module):
+                digests[id(part)] = _hash(_mode(part), b"")
+            waiting.extend(_parts(part))
+    return _Content(value, digests, objects)
+
+
+def _hash(kind: object, content: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(repr(kind).encode())
+    digest.update(content)
     return digest.digest()
 
 
@@ -82,31 +118,42 @@ def _hollow(value: Any) -> bool:
     return type(value) in _CONTAINERS and not value
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    plain = tensor.detach().cpu().contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data
+def _bytes(tensor: Tensor) -> bytes | memoryview:
+    try:
+        plain = tensor.detach().to_dense().cpu().contiguous()
+        return plain.reshape(-1).view(torch.uint8).numpy().data
+    except (RuntimeError, ValueError):  # it has no values yet, or none that can be read
+        return b""
 
 
-def _mode(module: nn.Module) -> bytes:
+def _mode(module: nn.Module) -> tuple[object, ...]:
     """What decides how a module passes, besides its tensors."""
-    hooks = [sorted(map(id, vars(module).get(name, {}).values())) for name in _HOOKS]
-    return repr((type(module), module.training, hooks, "forward" in vars(module))).encode()
+    own = vars(module)
+    hooks = [sorted(map(id, own.get(name, {}).values())) for name in _HOOKS]
+    numbers = sorted((name, each) for name, each in own.items() if isinstance(each, float))
+    try:
+        settings = module.extra_repr()
+    except Exception:  # a user's own may fail; then it tells nothing
+        settings = ""
+    return type(module), module.training, hooks, "forward" in own, numbers, settings
 
 
-def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a value holds, by name."""
-    if isinstance(value, Mapping):
-        yield from ((str(key), part) for key, part in value.items())
+def _parts(value: Any) -> Iterator[Any]:
+    """The objects that a value holds."""
+    if isinstance(value, nn.Module):
+        for held in (value._parameters, value._buffers, value._modules):
+            yield from held.values()
+    elif isinstance(value, Mapping):
+        yield from value.values()
     elif isinstance(value, list | tuple | set | frozenset):
-        yield from ((str(number), part) for number, part in enumerate(value))
+        yield from value
     elif isinstance(value, partial):
-        yield from (("func", value.func), ("args", value.args), ("keywords", value.keywords))
+        yield from (value.func, value.args, value.keywords)
     elif isinstance(value, types.MethodType):
-        yield from (("func", value.__func__), ("self", value.__self__))
+        yield from (value.__func__, value.__self__)
     elif isinstance(value, types.FunctionType):
-        cells = value.__closure__ or ()
-        yield from ((str(n), _held(cell)) for n, cell in enumerate(cells))
-        yield "defaults", value.__defaults__
+        yield from map(_held, value.__closure__ or ())
+        yield value.__defaults__
     elif not isinstance(value, types.ModuleType):
         yield from _state(value)
 
@@ -118,13 +165,13 @@ def _held(cell: types.CellType) -> Any:
         return None
 
 
-def _state(value: Any) -> Iterator[tuple[str, Any]]:
+def _state(value: Any) -> Iterator[Any]:
     """The attributes of an object; of one that keeps them in C, what it would pickle.
 
     Of a dataclass the fields: what it has cached besides follows from them.
     """
-    if is_dataclass(value) and not isinstance(value, nn.Module):
-        yield from ((each.name, getattr(value, each.name)) for each in fields(value))
+    if is_dataclass(value):
+        yield from (getattr(value, each.name, None) for each in fields(value))
         return
     found = getattr(value, "__dict__", None)
     if found is None:
@@ -133,9 +180,9 @@ def _state(value: Any) -> Iterator[tuple[str, Any]]:
         except Exception:  # an object that refuses to tell its state has none to compare
             return
     if isinstance(found, Mapping):
-        yield from ((str(name), part) for name, part in list(found.items()))
+        yield from list(found.values())
     elif isinstance(found, tuple):
-        yield from ((str(number), part) for number, part in enumerate(found))
+        yield from found
 
 
 def _reseed(state: bytes) -> None:

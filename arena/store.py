@@ -71,9 +71,10 @@ class Store:
         Raises:
             ValueError: Naming the file, if what was kept is damaged.
         """
-        text = {name: repr(value) for name, value in recipe.items()}
+        told = {name: described(value) for name, value in recipe.items()}
+        text = {name: each for name, each in told.items() if each is not None}
         used = sources(recipe.values())
-        if any(" at 0x" in part for part in text.values()) or UNKNOWN in used.values():
+        if len(text) < len(told) or UNKNOWN in used.values():
             yield Place()
             return
         text |= {
@@ -130,6 +131,15 @@ class _Kept(Place):
         self._latest = None
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def described(value: Any) -> str | None:
+    """The `repr` of a value; None where that does not tell it from every other one.
+
+    A plain object's says where it is in memory; that of a tensor or array is rounded and cut.
+    """
+    text = repr(value)
+    return None if any(mark in text for mark in (" at 0x", "tensor(", "array(", "...")) else text
 
 
 def fingerprint(*tensors: Tensor) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from poisoning import FlipFirst, Flips, Poisoning
-from small import LINEAR, attacker, defender
+from poisoning import FlipFirst, Flips, Poisoning, PoisoningBoard
+from small import LINEAR, attacker, defender, evasion, retrain
 
 from arena import Arena, Knowledge, MoveOrder, Player
 from arena.actions.decisions import Confidence
@@ -20,7 +20,7 @@ from arena.empirical.replies import Replies
 from arena.empirical.trained import Trained
 from arena.executors.executor import Serial
 from arena.games.evasion import Evasion, EvasionBoard
-from arena.games.game import Scores
+from arena.games.game import Entry, Scores
 from arena.games.matrix import MatrixBoard, MatrixCost, MatrixGame, Mix, Mixtures
 from arena.store import Store
 from arena.studies.double_oracle import DoubleOracle
@@ -147,6 +147,38 @@ def test_replies_to_evasion_are_attacks_on_its_models(order):
     assert attacked > clean + 0.3
     assert oracles.attack({model: 1.0}, 0) == reply
     assert oracles.costs(model, reply).keys() == {"attacker", "defender"}
+
+
+def test_a_reply_sees_what_the_moves_that_stand_reveal():
+    arena = evasion(attacker(), defender(retrain()), "attacker_first")
+    dealt = arena.board.dealt.x
+    nothing = torch.zeros(len(dealt), dtype=torch.int64)
+    models = [
+        arena.reply("defender", {"attacker": Entry(x, nothing, nothing)}).move.state()
+        for x in (dealt, (dealt + 0.15).clamp(max=1.0))
+    ]
+    assert not torch.equal(*(next(iter(state.values())) for state in models))
+
+
+@dataclass(frozen=True)
+class Growing(PoisoningBoard):
+    """A poisoning game in which the defender gets ten rows more in every round."""
+
+    def data(self, player, past):
+        rows = (
+            50 + 10 * past.made.get("attacker", 0) if player == "defender" else len(self.training)
+        )
+        return super().data(player, past)[:rows]
+
+
+def test_what_a_player_works_on_may_grow():
+    @dataclass(frozen=True)
+    class GrowingGame(Poisoning):
+        def deal(self, players, seed):
+            return Growing(**vars(super().deal(players, seed)))
+
+    arena = Arena(GrowingGame(Digits()), players(eps=0.0), MoveOrder.attacker_first())
+    assert len(list(arena.play(4))) == 4
 
 
 def test_a_player_without_an_opening_replies_to_nobody():

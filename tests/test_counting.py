@@ -60,6 +60,17 @@ def test_each_input_names_the_example_that_pays(ask, rows):
     assert view._ledger.queries.tolist() == [20] + [0] * 19
 
 
+def test_an_axis_more_buys_no_answers():
+    """A model may take inputs with an axis more, and answer each of them many times."""
+    data = points()
+    model = ModuleClassifier(nn.Linear(4, 3, device="meta").to_empty(device="cpu"), 3)
+    rows = torch.arange(len(data))
+    for ask in ("labels", "scores", "logits"):
+        view = seen(model, data)
+        with pytest.raises(ValueError, match="got answers of shape"):
+            getattr(view, ask)(data.x[:, None].expand(-1, 50, -1), rows)
+
+
 # Passes of a module -----------------------------------------------------------------------------
 
 
@@ -269,6 +280,32 @@ def test_coins_that_score_are_in_no_view_and_differ_between_matches():
     assert torch.equal(last(coin_match(0.5, 1)).costs["defender"], scored)
     other = last(coin_match(0.5, 1, seed=1)).costs["defender"]
     assert 0.35 < float((other == scored).double().mean()) < 0.65
+
+
+@dataclass(frozen=True)
+class Foresees(Strategy):
+    """Asks for labels, and computes the coins that it would draw from its own seed."""
+
+    agreed: ClassVar[list] = []
+    needs: ClassVar = {"defender": LabelView}
+
+    def respond(self, turn):
+        rows = torch.arange(len(turn.data))
+        found = turn.see("defender", LabelView).labels(turn.data.x, rows)
+        for seed in (turn.seed, chance.seed_of(turn.seed, "answers")):
+            key = chance.fold(chance.keys_of(seed, rows), 0)
+            guess = Coin(0.5)(turn.data.x, key).argmax(1)
+            Foresees.agreed.append(float((guess == found).double().mean()))
+        return turn.data.x
+
+
+def test_the_coins_of_probes_do_not_follow_from_a_turns_seed():
+    Foresees.agreed.clear()
+    arena = coin_match(0.5, 1)
+    own = replace(arena.players["attacker"], strategy=Foresees())
+    own = replace(own, knowledge=Knowledge.black_box("labels", 1))
+    last(Arena(arena.game, {**arena.players, "attacker": own}, arena.order))
+    assert len(Foresees.agreed) == 2 and all(0.35 < each < 0.65 for each in Foresees.agreed)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -100,6 +100,51 @@ def test_estimators_are_sealed_by_their_arrays(estimator):
     assert seal.broken() == []
     estimator.fit(x, (y + 1) % 3)
     assert seal.broken() == ["model"]
+
+
+class Remembers(nn.Module):
+    """Caches what it needs, keeps its last pass, counts its calls, and has a temperature."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.cache, self.last, self.calls, self.temperature = None, None, 0, 1.0
+
+    def forward(self, x):
+        self.cache = torch.arange(4) if self.cache is None else self.cache
+        self.calls += 1
+        self.last = self.norm(x) / self.temperature
+        return self.last
+
+
+def test_a_model_may_remember_things_but_not_change_its_settings():
+    model, seal = Remembers().eval().requires_grad_(False), Seal()
+    seal.close({"model": model})
+    for value in (0.0, 1.0):
+        model(torch.full((2, 4), value))
+        assert seal.broken() == []
+    model.temperature = -1.0
+    assert seal.broken() == ["model"]
+    model.temperature = 1.0
+    assert seal.broken() == []
+    model.norm.eps = 1e12
+    assert seal.broken() == ["model"]
+
+
+def test_a_board_may_cache_and_odd_tensors_may_be_held():
+    @dataclass
+    class Held:
+        cache: dict
+        sparse: torch.Tensor
+        unset: int = field(init=False)
+
+    lazy = nn.LazyLinear(3)
+    held, seal = Held({}, torch.eye(3).to_sparse()), Seal()
+    seal.close({"board": held, "lazy": lazy})
+    held.cache["model"] = torch.ones(3)
+    assert seal.broken() == []
+    held.sparse = (2 * torch.eye(3)).to_sparse()
+    assert seal.broken() == ["board"]
 
 
 def test_what_functions_hold_is_sealed_and_calls_may_be_counted():

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from damage import each_flipped
@@ -24,7 +25,7 @@ from arena.data.digits import Digits
 from arena.defenses.erm import ERM
 from arena.learners.networks import MLP
 from arena.modules import UNKNOWN
-from arena.store import Place, Store
+from arena.store import Place, Store, described
 from arena.training.trainer import Diverged
 
 CPU = torch.device("cpu")
@@ -281,3 +282,11 @@ def test_imbalanced_data_may_be_answered_with_one_class():
     x = torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
     y = (torch.arange(200) % 20 == 0).long()
     ERM(MLP(()), epochs=10, batch_size=10).train(Labelled(x, y, 2), 0)
+
+
+@pytest.mark.parametrize(
+    "value", [torch.ones(2000), torch.tensor([0.1234567]), np.zeros(3), object(), [1, [object()]]]
+)
+def test_what_a_repr_does_not_tell_apart_has_no_description(value):
+    """Tensors and arrays are rounded and cut, plain objects are an address."""
+    assert described(value) is None and described((1, "a", ERM(None))) is not None

@@ -16,7 +16,7 @@ from torch import Tensor
 from arena.empirical.moves import KeptMove
 from arena.games.game import Board
 from arena.identity import code
-from arena.store import fingerprint
+from arena.store import described, fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Keys:
         """
         content = list(_flat(self.board.content()))
         declared = [each for each in content if not isinstance(each, Tensor)]
-        described = list(map(repr, declared))
-        if any(" at 0x" in each for each in described):
+        texts = list(map(described, declared))
+        if None in texts:
             return None
         parts = (
             fingerprint(*(each for each in content if isinstance(each, Tensor))),
-            described,
+            texts,
             code([type(self.board), *declared]),
             (torch.__version__, torch.get_num_threads(), _devices(content)),
         )

@@ -16,7 +16,7 @@ from arena.files import atomically, packed, unpacked
 from arena.games.game import Board, Entry
 from arena.identity import code
 from arena.log import read_checkpoint
-from arena.store import fingerprint
+from arena.store import described, fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +46,13 @@ class KeptMove:
     @cached_property
     def digest(self) -> bytes | None:
         """A hash of all of it; None where the strategy has no stable description."""
-        described = repr(self.strategy)
-        if " at 0x" in described:
+        text = described(self.strategy)
+        if text is None:
             return None
         names = sorted(self.packed)
         took = [each for each in (self.queries, self.gradients) if bool(each.any())]
         tensors = fingerprint(*(self.packed[name] for name in names), *took)
-        whole = self.player, described, code([self.strategy]), names, len(took), tensors
+        whole = self.player, text, code([self.strategy]), names, len(took), tensors
         return hashlib.sha256(repr(whole).encode()).digest()
 
     def entry(self, board: Board) -> Entry:

@@ -42,7 +42,8 @@ class Past:
         made: The round in which it was made (-1: the opening).
         revealed: What each player has let be seen, a batch per round, oldest first.
         ledgers: Per player, what its moves of the round in which it last moved asked.
-        spent: Per player, what its moves of all rounds before that one asked, int64 [n].
+        spent: Per player whose budget is for the whole match, what its moves of all rounds before
+            that one asked, int64 [n].
     """
 
     standing: dict[str, Move] = field(default_factory=dict)

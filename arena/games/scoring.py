@@ -134,8 +134,8 @@ class Scoring:
             x=own,
             y=actions.truth(self.dealt, x)[rows],
             changed=(own != self._given.x).flatten(1).any(1),
-            asked=entry.queries[rows],
-            differentiated=entry.gradients[rows],
+            asked=entry.queries.to(rows.device)[rows],
+            differentiated=entry.gradients.to(rows.device)[rows],
             price=actions.price(self.dealt, x)[rows],
         )
 
