@@ -101,7 +101,7 @@ def test_at_no_radius_nothing_moves(name):
 
 
 @ALL
-def test_the_wrong_as_given_leave_at_once_and_scores_that_are_not_finite_are_no_mistake(name):
+def test_the_wrong_as_given_leave_at_once_and_scores_that_are_not_finite_harm_no_others(name):
     class Broken(Linear):
         def logits(self, x: Tensor) -> Tensor:
             logits = super().logits(x)
